@@ -1,0 +1,94 @@
+"""`Models` in a folder: ``<name>/<version>/model.onnx``, versions being whole numbers."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from service.adapters.onnx_model import OnnxModel, UnusableModel
+from service.core.errors import ModelMismatch, ModelNotFound
+from service.core.ports import Failure
+from service.core.session import ModelRef
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+log = structlog.get_logger(__name__)
+
+
+class ModelRepository:
+    """See `service.core.ports.Models`. Made by `load`. Paths in `failures` are relative to the folder."""
+
+    def __init__(self, models: list[OnnxModel], failures: list[Failure]) -> None:
+        self.failures = failures
+        self._by_ref = {model.ref: model for model in models}
+        self._versions: dict[str, dict[str, OnnxModel]] = {}
+        for model in sorted(models, key=lambda model: (model.ref.name, int(model.ref.version))):
+            self._versions.setdefault(model.ref.name, {})[model.ref.version] = model
+
+    @classmethod
+    def load(cls, folder: Path, *, max_batch: int) -> "ModelRepository":
+        """Load and warm up every model in a folder. One that fails does not stop the others."""
+        models = []
+        failures = []
+        for path, complaint in _candidates(folder):
+            relative = str(path.relative_to(folder))
+            try:
+                if complaint:
+                    raise UnusableModel(complaint)
+                started = time.perf_counter()
+                model = OnnxModel.load(path, path.parts[-3], path.parts[-2])
+                model.warm_up(max_batch)
+                models.append(model)
+                log.info("model ready", model=relative, seconds=round(time.perf_counter() - started, 3))
+            except (UnusableModel, OSError) as error:
+                failures.append(Failure(relative, str(error)))
+                log.error("model not usable", model=relative, reason=str(error))
+        return cls(models, failures)
+
+    def __iter__(self) -> Iterator[OnnxModel]:
+        return iter(self._by_ref.values())
+
+    def versions(self, name: str) -> dict[str, OnnxModel]:
+        """Return a model's versions, the latest last. Raises `ModelNotFound`."""
+        try:
+            return self._versions[name]
+        except KeyError:
+            known = ", ".join(self._versions) or "none"
+            raise ModelNotFound(f"there is no model {name[:80]!r}; there is: {known}") from None
+
+    def find(self, name: str, version: str | None = None) -> OnnxModel:
+        versions = self.versions(name)
+        if version is None:
+            return next(reversed(versions.values()))
+        try:
+            return versions[version]
+        except KeyError:
+            raise ModelNotFound(
+                f"model {name!r} has no version {version[:20]!r}; it has: {', '.join(versions)}"
+            ) from None
+
+    def holding(self, ref: ModelRef) -> OnnxModel:
+        try:
+            return self._by_ref[ref]
+        except KeyError:
+            raise ModelMismatch(
+                f"the session belongs to model {ref.name!r} version {ref.version} with digest {ref.digest.hex()}, "
+                "which is not being served"
+            ) from None
+
+
+def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Yield what looks like a model's file, with a complaint where its place is wrong."""
+    for version in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+        path = version / "model.onnx"
+        complaint = None
+        if not _NAME.fullmatch(version.parent.name):
+            complaint = "a model's name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+        elif not _VERSION.fullmatch(version.name):
+            complaint = "a version is a whole number from 1"
+        elif not path.is_file():
+            complaint = "the folder of a version holds a file model.onnx"
+        yield path, complaint

@@ -1,0 +1,171 @@
+"""`StateStore` on Redis: one value per session, one script call per batch."""
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from service.adapters.redis_link import RedisLink, Script
+from service.core import record
+from service.core.errors import ConveyorError, InvalidInput, InvalidRecord, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.ports import Commit, Lost, Page, StoreHealth
+from service.core.session import Session, SessionKey
+
+HASH_TAGS = 256
+"""Count of hash tags. Fixed for the life of a data set: it is part of every key."""
+
+_WRITTEN = 1
+_MISSING = 0
+_SCAN_ROUNDS = 100
+
+
+class RedisStore:
+    """See `service.core.ports.StateStore`.
+
+    A commit may be sent twice when a connection fails. That is harmless: the second finds the first's epoch and step
+    changed and is handed the stored record, whose nonce says that it was ours. For the same reason a write that got
+    stuck on its way can never overtake a later one.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 2.0, description: str | None = None) -> None:
+        self._link = RedisLink(url, timeout_s=timeout_s)
+        self._commit = Script("commit")
+        self._create = Script("create")
+        self._description = description or f"Redis at {_without_password(url)}"
+
+    async def load(self, keys: Sequence[SessionKey]) -> list[Session | InvalidRecord | None]:
+        values = await _certain(self._link.call("MGET", *map(redis_key, keys)))
+        return [None if value is None else _decode(value) for value in values]
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
+        keys = [redis_key(commit.key) for commit in commits]
+        args: list[Any] = []
+        for commit in commits:
+            session = commit.session
+            args += (
+                record.encode_version(commit.epoch, commit.step),
+                record.encode(session),
+                session.ttl_s * 1000,
+            )
+        replies = await self._link.run(self._commit, keys, args)
+        return [_verdict(reply, commit.session) for reply, commit in zip(replies, commits, strict=True)]
+
+    async def create(self, key: SessionKey, session: Session) -> Session | None:
+        args = [record.encode(session), session.ttl_s * 1000]
+        verdict = _verdict(await self._link.run(self._create, [redis_key(key)], args), session)
+        if isinstance(verdict, ConveyorError):
+            raise verdict
+        return verdict.current if verdict else None
+
+    async def delete(self, key: SessionKey) -> bool:
+        try:
+            return bool(await self._link.call_once("DEL", redis_key(key)))
+        except OutcomeUnknown:
+            # Whether it was the lost exchange or this one that found the session, it was there when asked.
+            await _certain(self._link.call("DEL", redis_key(key)))
+            return True
+
+    async def scan(self, tenant: str, model: str | None, cursor: str | None, limit: int) -> Page:
+        prefix = "conveyor:{*}:" + re.sub(r"([\\*?\[\]])", r"\\\1", tenant) + ":"
+        position, waiting = _read_cursor(cursor)
+        sessions: list[tuple[str, Session]] = []
+        for _ in range(_SCAN_ROUNDS):
+            if not waiting and position is not None:
+                count = max(limit - len(sessions), 10)
+                reply = await _certain(self._link.call("SCAN", position, "MATCH", prefix + "*", "COUNT", count))
+                position = int(reply[0]) or None
+                waiting = [key.decode().split(":", 3)[3] for key in reply[1]]
+            room = limit - len(sessions)
+            ids, waiting = waiting[:room], waiting[room:]
+            if ids:
+                found = zip(ids, await self.load([SessionKey(tenant, id_) for id_ in ids]), strict=True)
+                sessions += [
+                    (id_, session)
+                    for id_, session in found
+                    if isinstance(session, Session) and model in (None, session.model.name)
+                ]
+            if len(sessions) == limit or (position is None and not waiting):
+                break
+        return Page(sessions, _write_cursor(position, waiting))
+
+    async def health(self) -> StoreHealth:
+        info = _fields(await _certain(self._link.call("INFO", "everything")))
+        warnings = []
+        if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
+            warnings.append(
+                f"Redis evicts keys when memory is short (maxmemory-policy {policy}): sessions can vanish. "
+                "Set maxmemory-policy noeviction"
+            )
+        if info.get("aof_enabled") == "0":
+            warnings.append("Redis keeps no append-only file: a restart of Redis loses sessions. Set appendonly yes")
+        return StoreHealth(f"{self._description}, version {info.get('redis_version', 'unknown')}", warnings)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+
+def redis_key(key: SessionKey) -> str:
+    """Return the name of a session's value. The hash tag in braces decides its slot on a cluster."""
+    tag = zlib.crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS
+    return f"conveyor:{{{tag}}}:{key.tenant}:{key.session_id}"
+
+
+def _decode(value: bytes) -> Session | InvalidRecord:
+    try:
+        return record.decode(value)
+    except InvalidRecord as error:
+        return error
+
+
+def _verdict(reply: Any, session: Session) -> Lost | ConveyorError | None:
+    """Read what a script says of one key that was to become `session`."""
+    if reply == _WRITTEN:
+        return None
+    if reply == _MISSING:
+        return Lost(None)
+    if isinstance(reply, list):
+        message = reply[0].decode(errors="replace")
+        return StoreFull(message) if "OOM" in message else StoreUnavailable(f"Redis refused the write: {message}")
+    stored = _decode(reply)
+    if isinstance(stored, InvalidRecord):
+        return stored
+    is_ours = (stored.epoch, stored.step, stored.nonce) == (session.epoch, session.step, session.nonce)
+    return None if is_ours else Lost(stored)
+
+
+async def _certain(reading: Any) -> Any:
+    """Await an exchange that changes nothing: where it fails, nothing is in doubt."""
+    try:
+        return await reading
+    except OutcomeUnknown as error:
+        raise StoreUnavailable(f"Redis did not answer: {error.__cause__ or error}") from error
+
+
+def _read_cursor(cursor: str | None) -> tuple[int | None, list[str]]:
+    if cursor is None:
+        return 0, []
+    try:
+        position, *waiting = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        if (position is None or type(position) is int) and all(type(id_) is str for id_ in waiting):
+            return position, waiting
+    except (ValueError, TypeError):
+        pass
+    raise InvalidInput(f"the cursor {cursor[:80]!r} is not one that a listing handed out")
+
+
+def _write_cursor(position: int | None, waiting: list[str]) -> str | None:
+    """A cursor holds where to scan on and the few ids that were scanned and did not fit into the page."""
+    if position is None and not waiting:
+        return None
+    return base64.urlsafe_b64encode(json.dumps([position, *waiting]).encode()).decode()
+
+
+def _fields(info: Any) -> dict[str, str]:
+    lines = (info if isinstance(info, str) else info.decode()).splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^@/]*@", "//***@", url)

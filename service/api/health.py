@@ -1,0 +1,48 @@
+"""Health, readiness, metrics: for orchestrators and dashboards."""
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from service.api.dependencies import Serving
+from service.api.schemas import Liveness, ModelFailure, Readiness
+from service.core.errors import ConveyorError
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> Liveness:
+    """Say that the process answers. Touches nothing else."""
+    return Liveness()
+
+
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
+async def readyz(services: Serving) -> Response:
+    """Say whether steps should be sent here: the store answers, a model is served, the process is to stay."""
+    warnings = []
+    ready = not services.draining
+    if services.draining:
+        warnings.append("this process has been told to stop")
+    try:
+        health = await services.store.health()
+        store = health.description
+        warnings += health.warnings
+    except ConveyorError as error:
+        ready = False
+        store = error.detail
+    models = [f"{model.ref.name}/{model.ref.version}" for model in services.models]
+    readiness = Readiness(
+        ready=ready and bool(models),
+        store=store,
+        models=models,
+        failed_models=[ModelFailure(path=f.path, reason=f.reason) for f in services.models.failures],
+        warnings=warnings,
+    )
+    return Response(readiness.model_dump_json(), 200 if readiness.ready else 503, media_type="application/json")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(services: Serving) -> Response:
+    """Give the process's metrics in Prometheus' text format."""
+    content, media_type = services.exposition()
+    return Response(content, headers={"content-type": media_type})

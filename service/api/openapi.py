@@ -1,0 +1,91 @@
+"""The OpenAPI document: what the framework finds out by itself, and what it cannot know."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.api import schemas
+from service.api.problems import MEDIA_TYPE
+
+_REF = "#/components/schemas/{model}"
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
+
+_STATUSES: dict[str, dict[str, str]] = {
+    "every": {"500": "A defect of the service or of a model", "503": "Not now; see `retry_after_s`"},
+    "session": {"404": "No such session"},
+    "body": {"413": "The body is too large", "422": "What was sent cannot be used"},
+    "steps": {"409": "The session is at another step", "429": "Too much is waiting; see `retry_after_s`"},
+}
+
+DESCRIPTION = """
+One timestep in, one forecast out; a session's memory is kept in Redis between them.
+
+Open a session (`POST /v1/sessions`), then send its timesteps (`POST /v1/sessions/{session_id}/steps`) or stream them
+over a WebSocket: `/v1/sessions/{session_id}/stream` for one session, `/v1/stream` for many. The messages of the
+sockets are those of the step routes; OpenAPI cannot describe sockets, so `docs/wire.md` does.
+
+Every error is a problem (RFC 9457) with a stable `code`.
+"""
+
+
+def body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what a route whose body the framework does not read tells OpenAPI about it."""
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def install(app: FastAPI) -> None:
+    """Make an application's OpenAPI document whole."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=DESCRIPTION.strip(), routes=app.routes, tags=_TAGS
+    )
+    own = [schemas.Problem, schemas.StepRequest, schemas.ManyStepsRequest]
+    described: list[Any] = [(model, "validation") for model in own]
+    _, definitions = models_json_schema(described, ref_template=_REF)
+    components = document.setdefault("components", {}).setdefault("schemas", {})
+    components.update(definitions["$defs"])
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.pop(name, None)
+    for path, operations in document["paths"].items():
+        if path.startswith("/v1"):
+            for operation in operations.values():
+                _add_problems(path, operation)
+    return document
+
+
+_TAGS = [
+    {"name": "models", "description": "What is served, and what its numbers mean."},
+    {"name": "sessions", "description": "A stream's memory, from its first timestep to its last."},
+    {"name": "steps", "description": "Timesteps in, outputs out."},
+    {"name": "health", "description": "For orchestrators and dashboards."},
+]
+
+
+def _add_problems(path: str, operation: dict[str, Any]) -> None:
+    kinds = ["every"]
+    if "{session_id}" in path or "{name}" in path:
+        kinds.append("session")
+    if "requestBody" in operation or operation.get("parameters"):
+        kinds.append("body")
+    if path.endswith("/steps"):
+        kinds.append("steps")
+    responses = operation["responses"]
+    responses.pop("422", None)  # the framework's own, which is not what it answers here
+    for kind in kinds:
+        for status, meaning in _STATUSES[kind].items():
+            responses.setdefault(status, {"description": meaning, "content": _PROBLEM})
+    if "requestBody" in operation and not path.endswith("/steps"):
+        responses.setdefault("409", {"description": "Something else is there already", "content": _PROBLEM})

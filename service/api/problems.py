@@ -1,0 +1,113 @@
+"""Errors on the wire: RFC 9457 problem details, and the one table from an error to its HTTP status and close code."""
+
+import math
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.core import errors
+from service.core.errors import ConveyorError, InternalError, InvalidRequest
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Wire(NamedTuple):
+    """How an error leaves the service.
+
+    `close` is the WebSocket close code; None leaves the socket open after the error has been sent. A `fragile` error
+    closes only where more steps are in flight behind the failed one: they were sent on the belief that it would work.
+    """
+
+    status: HTTPStatus
+    close: int | None = None
+    fragile: bool = False
+
+
+WIRE: dict[type[ConveyorError], Wire] = {
+    errors.InvalidInput: Wire(HTTPStatus.UNPROCESSABLE_ENTITY),
+    errors.NotFound: Wire(HTTPStatus.NOT_FOUND, 4404),
+    errors.Conflict: Wire(HTTPStatus.CONFLICT),
+    errors.StepConflict: Wire(HTTPStatus.CONFLICT, 4409, fragile=True),
+    errors.StepGap: Wire(HTTPStatus.CONFLICT, 4409, fragile=True),
+    errors.Unavailable: Wire(HTTPStatus.SERVICE_UNAVAILABLE),
+    errors.Overloaded: Wire(HTTPStatus.TOO_MANY_REQUESTS, 4429, fragile=True),
+    errors.ShuttingDown: Wire(HTTPStatus.SERVICE_UNAVAILABLE, 1012),
+    errors.InternalError: Wire(HTTPStatus.INTERNAL_SERVER_ERROR, 1011),
+}
+"""An error that is not listed is treated as its nearest ancestor is."""
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def wire_of(error: ConveyorError) -> Wire:
+    return next(WIRE[ancestor] for ancestor in type(error).__mro__ if ancestor in WIRE)
+
+
+def problem(error: ConveyorError) -> dict[str, Any]:
+    """Return the body that tells of an error, the same on HTTP and WebSockets."""
+    return _problem(wire_of(error).status, error.code, error.detail, error.fields)
+
+
+def problem_response(error: ConveyorError) -> Response:
+    headers = {}
+    if isinstance(error, errors.Unavailable):
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    return _response(problem(error), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem: ours, the framework's, and those that nobody expected."""
+    app.add_exception_handler(ConveyorError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ConveyorError)  # noqa: S101  for the type checker: registered for this class alone
+    return problem_response(error)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    status = HTTPStatus(error.status_code)
+    detail = {
+        404: f"there is nothing at {request.url.path}; see /docs",
+        405: f"{request.method} is not possible at {request.url.path}",
+    }.get(status, str(error.detail))
+    body = _problem(status, _HTTP_CODES.get(status, f"http_{status.value}"), detail, {})
+    return _response(body, dict(error.headers or {}))
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    found = [{"where": ".".join(map(str, item["loc"])), "problem": str(item["msg"])} for item in error.errors()]
+    summary = "; ".join(f"{item['where']}: {item['problem']}" for item in found)
+    return problem_response(InvalidRequest(summary, errors=found))
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+    return problem_response(InternalError("the service failed at this request; its log says why"))
+
+
+def _problem(status: HTTPStatus, code: str, detail: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": f"urn:conveyor:error:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        **fields,
+    }
+
+
+def _response(body: dict[str, Any], headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(body), body["status"], headers, MEDIA_TYPE)

@@ -1,0 +1,123 @@
+"""``POST …/steps``: the routes that every timestep takes, and so the thin ones."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
+
+from service.api.dependencies import Services, key_of, services_of
+from service.api.messages import (
+    AddressedStep,
+    ManySteps,
+    RawSteps,
+    StepMessage,
+    decode,
+    encode,
+    rest_answer,
+    rest_error,
+)
+from service.api.openapi import body
+from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
+from service.core.errors import ConveyorError, InvalidRequest
+from service.core.session import Result
+
+_STEP = msgspec.json.Decoder(StepMessage)
+_MANY = msgspec.json.Decoder(ManySteps)
+_RAW = msgspec.json.Decoder(RawSteps)
+_ADDRESSED = msgspec.json.Decoder(AddressedStep)
+
+Started = asyncio.Future[Result] | ConveyorError
+"""A step on its way, or why it is not."""
+
+
+class ThinRoute(APIRoute):
+    """Hands the request to its endpoint as it is: no dependencies are solved, no response is validated.
+
+    For an endpoint that takes the request and returns a response. OpenAPI knows it from its decorator.
+    """
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.methods and scope["method"] not in self.methods:
+            await super().handle(scope, receive, send)
+            return
+        response: Response = await self.endpoint(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+router = APIRouter(tags=["steps"], route_class=ThinRoute)
+
+
+@router.post("/v1/sessions/{session_id}/steps", response_model=StepAnswer, openapi_extra=body(StepRequest))
+async def step(request: Request) -> Response:
+    """Advance a session by a timestep or a chunk, and get the outputs.
+
+    A step that carries its number is applied once, however often it is sent: sent again, it gets the stored answer.
+    """
+    services = services_of(request)
+    session_id = request.path_params["session_id"]
+    timestep = decode(_STEP, await request.body()).timestep(services.limits.max_chunk)
+    result = await services.engine.submit(key_of(session_id), timestep)
+    return _json(rest_answer(session_id, result))
+
+
+@router.post("/v1/steps", response_model=ManyStepsAnswer, openapi_extra=body(ManyStepsRequest))
+async def many_steps(request: Request) -> Response:
+    """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
+    services = services_of(request)
+    steps = _addressed(await request.body(), services.limits.max_frame_steps)
+    started = [(step, start(services, step)) for step in steps]
+    return _json({"results": [await finish(step, answer) for step, answer in started]})
+
+
+def start(services: Services, step: AddressedStep | ConveyorError) -> Started:
+    """Submit a step of a message that carries many."""
+    if isinstance(step, ConveyorError):
+        return step
+    try:
+        return services.engine.submit(key_of(step.session_id), step.timestep(services.limits.max_chunk))
+    except ConveyorError as error:
+        return error
+
+
+async def finish(step: AddressedStep | ConveyorError, started: Started) -> dict[str, Any]:
+    """Wait for a step of a message that carries many, and return its part of the answer."""
+    session_id = None if isinstance(step, ConveyorError) else step.session_id
+    try:
+        if isinstance(started, ConveyorError):
+            raise started
+        return rest_answer(session_id or "", await started)
+    except ConveyorError as error:
+        return rest_error(session_id, error)
+
+
+def decode_each(items: Sequence[msgspec.Raw], limit: int) -> list[AddressedStep | ConveyorError]:
+    """Decode steps one by one, so that a malformed one is alone with its error."""
+    if len(items) > limit:
+        raise InvalidRequest(f"{len(items)} steps were sent at once; at most {limit} are taken")
+    steps: list[AddressedStep | ConveyorError] = []
+    for item in items:
+        try:
+            steps.append(decode(_ADDRESSED, bytes(item)))
+        except InvalidRequest as error:
+            steps.append(error)
+    return steps
+
+
+def _addressed(content: bytes, limit: int) -> Sequence[AddressedStep | ConveyorError]:
+    try:
+        steps = _MANY.decode(content).steps
+        if len(steps) <= limit:
+            return steps
+    except msgspec.ValidationError:
+        pass  # decoded step by step below, which also says what is wrong
+    except msgspec.DecodeError:
+        pass
+    return decode_each(decode(_RAW, content).steps, limit)
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(encode(answer), media_type="application/json")

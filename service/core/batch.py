@@ -1,0 +1,142 @@
+"""The batch former: which steps of which sessions go into the next batch.
+
+A pure state machine. It holds no clock and starts nothing: the engine hands it steps and the time, and asks.
+
+- Within a session, steps keep their order, and at most one turn of it is in flight.
+- A turn takes as many consecutive steps of its session as `max_turn` timesteps allow, and at least one.
+- Sessions take turns in the order in which they became ready. One that has more to do goes to the end of the line
+  after each turn, so nobody starves.
+- Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
+  of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch in flight.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
+
+
+class Step(Protocol):
+    """What the former needs to know of a step: timesteps in it, and when it is too late to run it, in seconds."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def deadline(self) -> float: ...
+
+
+K = TypeVar("K", bound=Hashable)
+S = TypeVar("S", bound=Step)
+
+
+class Lane(Enum):
+    SHORT = "short"
+    LONG = "long"
+
+
+@dataclass(slots=True)
+class Turn(Generic[K, S]):
+    """Consecutive steps of one session, to be run as one."""
+
+    key: K
+    steps: list[S]
+
+
+@dataclass(slots=True)
+class Batch(Generic[K, S]):
+    """Turns of distinct sessions that are run together, and the steps that were found too late to run."""
+
+    lane: Lane
+    turns: list[Turn[K, S]]
+    expired: list[S] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Line(Generic[S]):
+    """A session's waiting steps; `busy` says that a turn of it is in flight."""
+
+    steps: deque[S] = field(default_factory=deque)
+    busy: bool = False
+
+
+class BatchFormer(Generic[K, S]):
+    """See the module. `waiting` is the count of timesteps that were added and not yet taken."""
+
+    def __init__(self, *, max_sessions: int, max_turn: int = 64, long_turn: int = 64) -> None:
+        self._max_sessions = max_sessions
+        self._max_turn = max_turn
+        self._long_turn = long_turn
+        self._lines: dict[K, _Line[S]] = {}
+        self._ready: dict[Lane, deque[K]] = {lane: deque() for lane in Lane}
+        self._in_flight: set[Lane] = set()
+        self.waiting = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return not self._lines and not self._in_flight
+
+    def add(self, key: K, step: S) -> None:
+        """Put a step behind the session's others."""
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line()
+        line.steps.append(step)
+        self.waiting += step.length
+        if len(line.steps) == 1 and not line.busy:
+            self._ready[self._lane(line)].append(key)
+
+    def take(self, now: float) -> Batch[K, S] | None:
+        """Form a batch from what is ready, or return None where nothing is or all lanes are in flight."""
+        for lane in Lane:
+            if self._ready[lane] and lane not in self._in_flight:
+                self._in_flight.add(lane)
+                return self._form(lane, now)
+        return None
+
+    def done(self, batch: Batch[K, S], again: Iterable[Turn[K, S]] = ()) -> None:
+        """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
+        self._in_flight.remove(batch.lane)
+        repeated = {turn.key: turn for turn in again}
+        for turn in batch.turns:
+            line = self._lines[turn.key]
+            line.busy = False
+            if (repeat := repeated.get(turn.key)) is not None:
+                line.steps.extendleft(reversed(repeat.steps))
+                self.waiting += sum(step.length for step in repeat.steps)
+                self._ready[self._lane(line)].appendleft(turn.key)
+            elif line.steps:
+                self._ready[self._lane(line)].append(turn.key)
+            else:
+                del self._lines[turn.key]
+
+    def _form(self, lane: Lane, now: float) -> Batch[K, S]:
+        ready = self._ready[lane]
+        batch: Batch[K, S] = Batch(lane, [])
+        while ready and len(batch.turns) < self._max_sessions:
+            key = ready.popleft()
+            line = self._lines[key]
+            line.busy = True
+            batch.turns.append(Turn(key, self._next_steps(line, now, batch.expired)))
+        return batch
+
+    def _next_steps(self, line: _Line[S], now: float, expired: list[S]) -> list[S]:
+        taken: list[S] = []
+        length = 0
+        while line.steps:
+            step = line.steps[0]
+            if step.deadline < now:
+                expired.append(step)
+            elif taken and length + step.length > self._max_turn:
+                break
+            else:
+                taken.append(step)
+                length += step.length
+            line.steps.popleft()
+            self.waiting -= step.length
+        return taken
+
+    def _lane(self, line: _Line[S]) -> Lane:
+        return Lane.LONG if line.steps[0].length > self._long_turn else Lane.SHORT

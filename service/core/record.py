@@ -1,0 +1,111 @@
+"""A session as bytes: the value under its key in the store, and what `GET …/state` hands out.
+
+Little-endian. The epoch and the step stand at fixed places (`VERSION_SLICE`), so that a script in the store can
+compare them without knowing the rest:
+
+======  =====  ============================================================
+offset  bytes  what
+======  =====  ============================================================
+0       3      ``CVY``
+3       1      format, 1
+4       8      epoch
+12      8      step
+20      8      nonce
+28      8      updated at, Unix milliseconds
+36      4      time to live, seconds
+40      8      digest of the model file
+48      1      length of the model's name in UTF-8
+49      1      length of the model's version in UTF-8
+50      4      length of the states
+54      4      length of the outputs
+58      …      name, version, states (float32), outputs (float32), and no more
+======  =====  ============================================================
+"""
+
+import struct
+import sys
+
+import numpy as np
+
+from service.core.errors import InvalidRecord
+from service.core.session import ModelRef, Session
+
+MAGIC = b"CVY"
+FORMAT = 1
+VERSION_SLICE = slice(4, 20)
+
+_HEADER = struct.Struct("<3sBQQQQI8sBBII")
+_VERSION = struct.Struct("<QQ")
+_FLOAT = 4
+
+
+def encode(session: Session) -> bytes:
+    """Return the record of a session."""
+    name = session.model.name.encode()
+    version = session.model.version.encode()
+    header = _HEADER.pack(
+        MAGIC,
+        FORMAT,
+        session.epoch,
+        session.step,
+        session.nonce,
+        session.updated_at_ms,
+        session.ttl_s,
+        session.model.digest,
+        len(name),
+        len(version),
+        len(session.state),
+        len(session.outputs),
+    )
+    return b"".join((header, name, version, _little_endian(session.state), _little_endian(session.outputs)))
+
+
+def encode_version(epoch: int, step: int) -> bytes:
+    """Return the bytes that stand at `VERSION_SLICE` in the record of a session of this epoch and step."""
+    return _VERSION.pack(epoch, step)
+
+
+def decode(record: bytes) -> Session:
+    """Read a record.
+
+    Raises `InvalidRecord` for bytes that are no record, of another format, cut short or too long, or that hold
+    numbers which are not finite.
+    """
+    if len(record) < _HEADER.size:
+        raise InvalidRecord(f"a record has at least {_HEADER.size} bytes, this has {len(record)}")
+    magic, form, epoch, step, nonce, updated, ttl, digest, name_n, version_n, state_n, outputs_n = _HEADER.unpack_from(
+        record
+    )
+    if magic != MAGIC:
+        raise InvalidRecord(f"a record begins with {MAGIC!r}, this with {magic!r}")
+    if form != FORMAT:
+        raise InvalidRecord(f"the record's format is {form}; this release reads {FORMAT}")
+    version_at = _HEADER.size + name_n
+    state_at = version_at + version_n
+    outputs_at = state_at + state_n
+    end = outputs_at + outputs_n
+    if end != len(record) or state_n % _FLOAT or outputs_n % _FLOAT:
+        raise InvalidRecord(f"the record's lengths add up to {end} bytes, it has {len(record)}")
+    if end > state_at and not np.isfinite(np.frombuffer(record, "<f4", offset=state_at)).all():
+        raise InvalidRecord("the record holds numbers that are not finite")
+    try:
+        model = ModelRef(record[_HEADER.size : version_at].decode(), record[version_at:state_at].decode(), digest)
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"the model's name in the record is not UTF-8: {error}") from None
+    return Session(
+        model=model,
+        epoch=epoch,
+        step=step,
+        nonce=nonce,
+        updated_at_ms=updated,
+        ttl_s=ttl,
+        state=_little_endian(record[state_at:outputs_at]),
+        outputs=_little_endian(record[outputs_at:end]),
+    )
+
+
+def _little_endian(floats: bytes) -> bytes:
+    """Swap float32 bytes between the record's order and the machine's; most machines need no swap."""
+    if sys.byteorder == "little":
+        return floats
+    return np.frombuffer(floats, np.float32).byteswap().tobytes()

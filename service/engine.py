@@ -1,0 +1,116 @@
+"""The one imperative shell: admits steps, forms batches, sends them down the pipeline.
+
+A batch is whatever is ready when the previous one has ended; nothing ever waits for a timer. Every step that was
+admitted ends in a result or an error, on every path. A step is answered only after the store has acknowledged it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from service.core.batch import BatchFormer
+from service.core.cache import LRU
+from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
+from service.core.ports import Floats, Model, Models, Observer, StateStore
+from service.core.session import Result, Session, SessionKey, Timestep
+from service.pipeline import Pending, Pipeline, StepBatch, StepTurn
+
+log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """Advances sessions. One per process, used from one event loop. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        models: Models,
+        observer: Observer,
+        *,
+        max_batch: int = 256,
+        max_queue: int = 8192,
+        cache_sessions: int = 20_000,
+        step_timeout_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observer = observer
+        self._max_queue = max_queue
+        self._step_timeout_s = step_timeout_s
+        self._clock = clock
+        self._former: BatchFormer[SessionKey, Pending] = BatchFormer(max_sessions=max_batch)
+        self._cache: LRU[SessionKey, Session] = LRU(cache_sessions)
+        self._pipeline = Pipeline(store, models, observer, self._cache, clock)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pump_is_due = False
+        self._closed = False
+
+    async def step(self, key: SessionKey, timestep: Timestep) -> Result:
+        """Advance a session, or raise the `ConveyorError` for which it stays where it is."""
+        return await self.submit(key, timestep)
+
+    def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
+        """Put a step behind those of its session that were submitted before; return its answer's future.
+
+        Raises `Overloaded` where too many wait, and `ShuttingDown`.
+        """
+        if self._closed:
+            raise ShuttingDown("this process is shutting down; another one will answer")
+        if self._former.waiting + timestep.length > self._max_queue:
+            self._observer.refused(Overloaded.code)
+            raise Overloaded(f"{self._former.waiting} timesteps are waiting, the limit is {self._max_queue}")
+        loop = asyncio.get_running_loop()
+        now = self._clock()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s, timestep.length))
+        if not self._pump_is_due:
+            # After the callbacks that are ready now: they may submit more for the same batch.
+            self._pump_is_due = True
+            loop.call_soon(self._pump)
+        return future
+
+    async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
+        """Run a model outside of any batch. See `Model.run`."""
+        return await self._pipeline.run(model, x, state)
+
+    def forget(self, key: SessionKey) -> None:
+        """Read a session anew when it is next needed."""
+        self._cache.drop(key)
+
+    async def close(self) -> None:
+        """Admit nothing more, finish what was admitted."""
+        self._closed = True
+        while not self._former.idle:
+            self._pump()
+            await asyncio.gather(*self._tasks)
+        self._pipeline.close()
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        while (batch := self._former.take(self._clock())) is not None:
+            task = asyncio.get_running_loop().create_task(self._process(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _process(self, batch: StepBatch) -> None:
+        again: list[StepTurn] = []
+        failure: ConveyorError = InternalError("the step was left unanswered")
+        try:
+            again = await self._pipeline.advance(batch)
+        except ConveyorError as error:
+            failure = error
+        except asyncio.CancelledError:
+            failure = ShuttingDown("this process is shutting down")
+            raise
+        except Exception as error:
+            log.exception("a batch failed")
+            failure = InternalError(f"the batch of this step failed: {type(error).__name__}")
+        finally:
+            # Whatever happened: nobody is left waiting.
+            repeated = {turn.key for turn in again}
+            for turn in batch.turns:
+                if turn.key not in repeated:
+                    self._pipeline.refuse(turn.steps, failure)
+            self._former.done(batch, again)
+            self._pump()

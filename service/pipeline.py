@@ -1,0 +1,253 @@
+"""A batch's way: read what is missing, decide, run, commit, answer."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.batch import Batch, Turn
+from service.core.cache import LRU
+from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, SessionNotFound
+from service.core.plan import Plan, Window, plan
+from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, StateStore
+from service.core.session import Result, Session, SessionKey, Timestep
+from service.core.timestep import named
+
+INLINE_SECONDS = 250e-6
+"""A run that takes no longer than this is made on the event loop: handing it to a thread and back costs as much."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A step that was admitted and not yet answered. Times are the engine's clock, in seconds."""
+
+    timestep: Timestep
+    future: asyncio.Future[Result]
+    submitted: float
+    deadline: float
+    length: int
+
+    def answer(self, result: Result) -> None:
+        if not self.future.done():  # its client may have gone
+            self.future.set_result(result)
+
+    def refuse(self, error: ConveyorError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # its client may go before it asks: that is no news for the log
+
+
+StepTurn = Turn[SessionKey, Pending]
+StepBatch = Batch[SessionKey, Pending]
+
+
+@dataclass(slots=True)
+class Run:
+    """A turn on its way through a batch: from its session's record to the `next` one, None where it has no finite.
+
+    `outputs` are (time, `spec.output_size`), float32.
+    """
+
+    turn: StepTurn
+    session: Session
+    model: Model
+    plan: Plan
+    next: Session | None = None
+    outputs: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+class Pipeline:
+    """Takes batches all the way. `cache` holds the sessions that were committed or read last."""
+
+    def __init__(
+        self,
+        store: StateStore,
+        models: Models,
+        observer: Observer,
+        cache: LRU[SessionKey, Session],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._observer = observer
+        self._cache = cache
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="run")
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    async def advance(self, batch: StepBatch) -> list[StepTurn]:
+        """Answer a batch's steps. Returns the turns that lost against another writer and are to be made again.
+
+        Raises the store's `Unavailable` errors; the steps that it left unanswered did not advance, or nobody knows.
+        """
+        now = self._clock()
+        self.refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
+        for turn in batch.turns:
+            for step in turn.steps:
+                self._observer.stage("queue", now - step.submitted)
+        runs = await self._plan(batch.turns)
+        groups: dict[tuple[object, int], list[Run]] = {}
+        for run in runs:
+            if run.plan.x is not None:
+                groups.setdefault((run.model.ref, len(run.plan.x)), []).append(run)
+        for group in groups.values():
+            await self._run_group(group)
+        return await self._commit([(run, run.next) for run in runs if run.next is not None])
+
+    async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
+        """Run a model, in a thread where it would hold up the event loop. See `Model.run`."""
+        started = self._clock()
+        if model.seconds(*x.shape[:2]) <= INLINE_SECONDS:
+            results = model.run(x, state)
+        else:
+            results = await asyncio.get_running_loop().run_in_executor(self._threads, model.run, x, state)
+        self._observer.stage("run", self._clock() - started)
+        self._observer.batch(model.ref, x.shape[0], x.shape[0] * x.shape[1])
+        return results
+
+    def refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
+        """End in an error those of the steps that have not ended yet."""
+        for step in steps:
+            if not step.future.done():
+                self._observer.refused(error.code)
+                step.refuse(error)
+
+    async def _plan(self, turns: Sequence[StepTurn]) -> list[Run]:
+        """Decide what to run, and answer the steps that need no run.
+
+        An answer that rests on the record alone is given only when the record has just been read: no commit will
+        tell that it was out of date.
+        """
+        runs: list[Run] = []
+        unread: list[StepTurn] = []
+        for turn in turns:
+            session = self._cache.get(turn.key)
+            run = None if session is None else self._plan_turn(turn, session)
+            if isinstance(run, Run) and not run.plan.depends_on_record:
+                runs.append(run)
+            else:
+                unread.append(turn)
+        self._observer.cache(len(runs), len(unread))
+        if unread:
+            runs += await self._plan_unread(unread)
+        for run in runs:
+            for step, outcome in zip(run.turn.steps, run.plan.outcomes, strict=True):
+                if isinstance(outcome, Result):
+                    self._observer.replayed()
+                    step.answer(outcome)
+                elif isinstance(outcome, ConveyorError):
+                    self.refuse([step], outcome)
+        return runs
+
+    async def _plan_unread(self, turns: Sequence[StepTurn]) -> list[Run]:
+        started = self._clock()
+        sessions = await self._store.load([turn.key for turn in turns])
+        self._observer.stage("read", self._clock() - started)
+        runs = []
+        for turn, session in zip(turns, sessions, strict=True):
+            if isinstance(session, Session):
+                self._cache.put(turn.key, session)
+                run = self._plan_turn(turn, session)
+                if isinstance(run, Run):
+                    runs.append(run)
+                else:
+                    self.refuse(turn.steps, run)
+            else:
+                self._cache.drop(turn.key)
+                self.refuse(turn.steps, session or not_found(turn.key))
+        return runs
+
+    def _plan_turn(self, turn: StepTurn, session: Session) -> Run | ConveyorError:
+        try:
+            model = self._models.holding(session.model)
+        except ConveyorError as error:
+            return error
+        return Run(turn, session, model, plan(session, model.spec, [step.timestep for step in turn.steps]))
+
+    async def _run_group(self, group: list[Run]) -> None:
+        """Run turns of one model and one length as one batch, and put the next session and the outputs into each."""
+        model = group[0].model
+        x = np.stack([run.plan.x for run in group if run.plan.x is not None])
+        state = np.frombuffer(b"".join([run.session.state for run in group]), np.float32).reshape(len(group), -1)
+        try:
+            outputs, next_state = await self.run(model, x, state)
+        except ConveyorError as error:
+            for run in group:
+                self.refuse(run.turn.steps, error)
+            return
+        finite = finite_rows(outputs, next_state)
+        nonce = secrets.randbits(64)
+        now = unix_ms()
+        for i, run in enumerate(group):
+            if not finite[i]:
+                self.refuse(run.turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
+                continue
+            run.outputs = outputs[i]
+            run.next = Session(
+                model=run.session.model,
+                epoch=run.session.epoch,
+                step=run.session.step + x.shape[1],
+                nonce=nonce,
+                updated_at_ms=now,
+                ttl_s=run.session.ttl_s,
+                state=next_state[i].tobytes(),
+                outputs=outputs[i, -1].tobytes(),
+            )
+
+    async def _commit(self, runs: list[tuple[Run, Session]]) -> list[StepTurn]:
+        if not runs:
+            return []
+        commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_ in runs]
+        started = self._clock()
+        try:
+            verdicts = await self._store.commit(commits)
+        except BaseException:
+            for commit in commits:
+                self._cache.drop(commit.key)
+            raise
+        self._observer.stage("commit", self._clock() - started)
+        again = []
+        for (run, _), commit, verdict in zip(runs, commits, verdicts, strict=True):
+            if verdict is None:
+                self._cache.put(commit.key, commit.session)
+                self._answer(run)
+            elif isinstance(verdict, Lost) and verdict.current is not None:
+                self._observer.conflict()
+                self._cache.put(commit.key, verdict.current)
+                again.append(run.turn)
+            else:
+                self._cache.drop(commit.key)
+                error = verdict if isinstance(verdict, ConveyorError) else not_found(commit.key)
+                self.refuse(run.turn.steps, error)
+        return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
+
+    def _answer(self, run: Run) -> None:
+        for step, outcome in zip(run.turn.steps, run.plan.outcomes, strict=True):
+            if isinstance(outcome, Window):
+                window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
+                outputs = named(run.model.spec, run.outputs[window])
+                step.answer(Result(run.session.step + outcome.stop, outputs, outcome.replayed))
+        self._observer.steps(run.model.ref, len(run.outputs))
+
+
+def finite_rows(*parts: Floats) -> NDArray[np.bool_]:
+    """Return for each row (first axis) whether all of its numbers are finite."""
+    finite: NDArray[np.bool_] = np.logical_and.reduce(
+        [np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts]
+    )
+    return finite
+
+
+def not_found(key: SessionKey) -> SessionNotFound:
+    return SessionNotFound(f"there is no session {key.session_id!r}; it was never opened, was deleted or has expired")
+
+
+def unix_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,59 @@
+"""How uvicorn is run."""
+
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.lifespan.on import LifespanOn
+
+from service.settings import Settings
+
+
+class Lifespan(LifespanOn):
+    """Tells of a start that failed for a known reason in its words, without the traceback."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            _, known, reason = message["message"].rpartition("StartupError: ")
+            message = {**message, "message": reason.strip() if known else message["message"]}
+        await super().send(message)
+
+
+class Config(uvicorn.Config):
+    """uvicorn's fastest protocols, and no compression: a forecast is small, the memory of a deflate context is not."""
+
+    def __init__(self, app: Any, settings: Settings) -> None:
+        super().__init__(
+            app,
+            factory=isinstance(app, str),
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            lifespan="on",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=settings.max_body_bytes,
+            log_config=None,
+            access_log=settings.access_log,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+
+    def load(self) -> None:
+        super().load()
+        self.lifespan_class = Lifespan
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises `OSError` where the address cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+        listener.set_inheritable(True)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,74 @@
+"""``conveyor sessions``: look at the sessions in Redis, and delete them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import typer
+
+from service import logs
+from service.api.dependencies import TENANT, key_of
+from service.api.schemas import session_info
+from service.app import StartupError, open_store
+from service.core.errors import ConveyorError
+from service.core.ports import StateStore
+from service.core.session import Session
+from service.options import DataDir, RedisUrl, fail, settings_of
+
+cli = typer.Typer(help="Look at the sessions in Redis, and delete them.", no_args_is_help=True)
+
+
+@cli.command("list")
+def list_sessions(redis_url: RedisUrl = None, data_dir: DataDir = None, model: str | None = None) -> None:
+    """List all sessions, or those of one model: id, model, step, when they expire."""
+
+    async def run(store: StateStore) -> None:
+        cursor = None
+        while True:
+            page = await store.scan(TENANT, model, cursor, 1000)
+            for session_id, session in page.sessions:
+                info = session_info(key_of(session_id), session)
+                typer.echo(f"{session_id}\t{info.model}/{info.version}\t{info.step}\t{info.expires_at:%FT%TZ}")
+            if (cursor := page.cursor) is None:
+                return
+
+    _with_store(run, redis_url=redis_url, data_dir=data_dir)
+
+
+@cli.command("show")
+def show_session(session_id: str, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Show a session as JSON."""
+
+    async def run(store: StateStore) -> None:
+        (session,) = await store.load([key_of(session_id)])
+        if not isinstance(session, Session):
+            fail(str(session or f"there is no session {session_id!r}"))
+        typer.echo(session_info(key_of(session_id), session).model_dump_json(exclude_none=True, indent=2))
+
+    _with_store(run, redis_url=redis_url, data_dir=data_dir)
+
+
+@cli.command("delete")
+def delete_session(session_id: str, redis_url: RedisUrl = None, data_dir: DataDir = None) -> None:
+    """Delete a session."""
+
+    async def run(store: StateStore) -> None:
+        if not await store.delete(key_of(session_id)):
+            fail(f"there is no session {session_id!r}")
+        typer.echo(f"deleted {session_id}")
+
+    _with_store(run, redis_url=redis_url, data_dir=data_dir)
+
+
+def _with_store(run: Callable[[StateStore], Awaitable[None]], **options: object) -> None:
+    settings = settings_of(**options)
+    logs.configure("error", settings.log_format)
+
+    async def with_store() -> None:
+        async with AsyncExitStack() as stack:
+            await run(await open_store(settings, stack, share=True))
+
+    try:
+        asyncio.run(with_store())
+    except (StartupError, ConveyorError) as error:
+        fail(str(error))

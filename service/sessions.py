@@ -1,0 +1,206 @@
+"""The life of a session outside of its timesteps: opened, shown, listed, reset, forked, carried elsewhere, deleted."""
+
+import secrets
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from service.core import record
+from service.core.errors import (
+    ConveyorError,
+    InvalidRecord,
+    InvalidRequest,
+    ModelMismatch,
+    NonFiniteOutput,
+    SessionExists,
+)
+from service.core.ports import Commit, Floats, Model, Models, Page, StateStore
+from service.core.session import Session, SessionKey, Values
+from service.core.timestep import rows
+from service.engine import Engine
+from service.pipeline import finite_rows, not_found, unix_ms
+
+_MAX_STEP = 2**53 - 1
+"""Beyond this, numbers in JSON are no longer exact."""
+
+
+class Opened(NamedTuple):
+    """A session that is there now, and whether it was not before."""
+
+    session: Session
+    created: bool
+
+
+class Sessions:
+    """Opens and keeps sessions. Times to live are in seconds."""
+
+    def __init__(
+        self, store: StateStore, models: Models, engine: Engine, *, default_ttl_s: int, max_ttl_s: int, max_history: int
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._engine = engine
+        self._default_ttl_s = default_ttl_s
+        self._max_ttl_s = max_ttl_s
+        self._max_history = max_history
+
+    async def open(
+        self,
+        key: SessionKey,
+        model: str,
+        version: str | None = None,
+        ttl_s: int | None = None,
+        history: Values | None = None,
+    ) -> Opened:
+        """Open a session, or resume the one of that name; its own state wins over `history` then.
+
+        Raises `ModelNotFound`, `InvalidRequest`, `InvalidTimestep` for the history, and `ModelMismatch` (a
+        `Conflict`) where the session there belongs to another model or version than was asked for.
+        """
+        wanted = self._models.find(model, version)
+        if (stored := await self._load(key)) is None:
+            session = await self._first(wanted, ttl_s, history)
+            if (stored := await self._store.create(key, session)) is None:
+                self._engine.forget(key)
+                return Opened(session, created=True)
+        self._require_model(stored, model, version)
+        return Opened(stored, created=False)
+
+    async def create(
+        self,
+        key: SessionKey,
+        model: str,
+        version: str | None = None,
+        ttl_s: int | None = None,
+        history: Values | None = None,
+    ) -> Session:
+        """Open a session under a name that is free. Raises as `open` does, and `SessionExists`."""
+        session = await self._first(self._models.find(model, version), ttl_s, history)
+        await self._keep(key, session)
+        return session
+
+    async def get(self, key: SessionKey) -> Session:
+        """Return a session. Raises `SessionNotFound`."""
+        if (session := await self._load(key)) is None:
+            raise not_found(key)
+        return session
+
+    async def list(self, tenant: str, model: str | None, cursor: str | None, limit: int) -> Page:
+        return await self._store.scan(tenant, model, cursor, limit)
+
+    async def delete(self, key: SessionKey) -> None:
+        """Forget a session. Raises `SessionNotFound`."""
+        self._engine.forget(key)
+        if not await self._store.delete(key):
+            raise not_found(key)
+
+    async def reset(self, key: SessionKey) -> Session:
+        """Set a session back to before its first timestep. Raises `SessionNotFound` and `ModelMismatch`."""
+        session = await self.get(key)
+        model = self._models.holding(session.model)
+        return await self._replace(key, session, _fresh(model, session.ttl_s))
+
+    async def fork(self, key: SessionKey, new: SessionKey, ttl_s: int | None = None) -> Session:
+        """Copy a session to a name that is free. Raises `SessionNotFound` and `SessionExists`."""
+        source = await self.get(key)
+        copy = _anew(source, source.ttl_s if ttl_s is None else self._ttl(ttl_s))
+        await self._keep(new, copy)
+        return copy
+
+    async def export(self, key: SessionKey) -> bytes:
+        """Return a session's record. Raises `SessionNotFound`."""
+        return record.encode(await self.get(key))
+
+    async def restore(self, key: SessionKey, content: bytes) -> Opened:
+        """Put a session where a record says, whether one is there or not.
+
+        Raises `InvalidRecord`, and `ModelMismatch` where the very file that computed its state is not served.
+        """
+        session = record.decode(content)
+        spec = self._models.holding(session.model).spec
+        outputs = spec.output_size if session.step else 0
+        for part, held, size in (("state", session.state, spec.state_size), ("outputs", session.outputs, outputs)):
+            if len(held) != 4 * size:
+                raise InvalidRecord(f"the record's {part} has {len(held)} bytes; the model's has {4 * size}")
+        if session.step > _MAX_STEP:
+            raise InvalidRecord(f"the record's step {session.step} is beyond {_MAX_STEP}")
+        session = _anew(session, self._ttl(session.ttl_s))
+        if (stored := await self._store.create(key, session)) is None:
+            self._engine.forget(key)
+            return Opened(session, created=True)
+        return Opened(await self._replace(key, stored, session), created=False)
+
+    async def _load(self, key: SessionKey) -> Session | None:
+        (session,) = await self._store.load([key])
+        if isinstance(session, InvalidRecord):
+            raise session
+        return session
+
+    async def _first(self, model: Model, ttl_s: int | None, history: Values | None) -> Session:
+        """Return a session as it is before it is kept: at step 0, or primed with history in one run."""
+        session = _fresh(model, self._ttl(ttl_s))
+        if history is None:
+            return session
+        if len(history) > self._max_history:
+            raise InvalidRequest(f"history has {len(history)} timesteps; at most {self._max_history} are taken")
+        x: Floats = rows(model.spec, history)
+        outputs, state = await self._engine.run(model, x[None], np.zeros((1, model.spec.state_size), np.float32))
+        if not finite_rows(outputs, state).all():
+            raise NonFiniteOutput("the model has no finite answer to this history; no session was opened")
+        return replace(session, step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
+
+    async def _keep(self, key: SessionKey, session: Session) -> None:
+        if (stored := await self._store.create(key, session)) is not None:
+            raise SessionExists(
+                f"there is a session {key.session_id!r} already, of model {stored.model.name!r}, at step {stored.step}",
+                current_step=stored.step,
+            )
+        self._engine.forget(key)
+
+    async def _replace(self, key: SessionKey, current: Session, session: Session) -> Session:
+        """Put a session in the place of another, however often that one advances meanwhile."""
+        while True:
+            (verdict,) = await self._store.commit([Commit(key, current.epoch, current.step, session)])
+            self._engine.forget(key)
+            if verdict is None:
+                return session
+            if isinstance(verdict, ConveyorError):
+                raise verdict
+            if verdict.current is None:
+                raise not_found(key)
+            current = verdict.current
+
+    def _require_model(self, stored: Session, model: str, version: str | None) -> None:
+        if stored.model.name != model or version not in (None, stored.model.version):
+            raise ModelMismatch(
+                f"the session belongs to model {stored.model.name!r} version {stored.model.version}, "
+                f"not to {model!r}{f' version {version}' if version else ''}"
+            )
+
+    def _ttl(self, ttl_s: int | None) -> int:
+        if ttl_s is None:
+            return self._default_ttl_s
+        if not 1 <= ttl_s <= self._max_ttl_s:
+            raise InvalidRequest(f"ttl_s is {ttl_s}; 1 to {self._max_ttl_s} seconds are possible")
+        return ttl_s
+
+
+def _fresh(model: Model, ttl_s: int) -> Session:
+    return Session(
+        model=model.ref,
+        epoch=secrets.randbits(64),
+        step=0,
+        nonce=secrets.randbits(64),
+        updated_at_ms=unix_ms(),
+        ttl_s=ttl_s,
+        state=bytes(4 * model.spec.state_size),
+        outputs=b"",
+    )
+
+
+def _anew(session: Session, ttl_s: int) -> Session:
+    """Return a copy that nobody confuses with the original."""
+    return replace(
+        session, epoch=secrets.randbits(64), nonce=secrets.randbits(64), updated_at_ms=unix_ms(), ttl_s=ttl_s
+    )
