@@ -30,7 +30,7 @@ def rows(spec: ModelSpec, values: Values) -> NDArray[np.float32]:
             return np.array([row], np.float32)
     except TypeError:
         pass  # something among the numbers is none: it is found and named below
-    chunk = cast("Sequence[Sequence[float]]", values if row and _is_row(row[0]) else [values])
+    chunk = cast("Sequence[Sequence[float]]", values if len(row) and _is_row(row[0]) else [values])
     for t, row in enumerate(chunk):
         where = "x" if chunk[0] is values else f"x[{t}]"
         if not _is_row(row):
@@ -49,7 +49,7 @@ def named(spec: ModelSpec, outputs: NDArray[np.float32]) -> dict[str, NDArray[np
     start = 0
     for output in spec.outputs:
         part = outputs[..., start : start + output.size]
-        parts[output.name] = np.ascontiguousarray(part.reshape(outputs.shape[:-1] + output.shape))
+        parts[output.name] = np.array(part.reshape(outputs.shape[:-1] + output.shape), order="C")
         start += output.size
     return parts
 

@@ -1,0 +1,185 @@
+"""`RedisStore` where a connection fails or Redis refuses: what may have happened is never guessed."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis as redis_client
+
+from service.adapters.redis_store import RedisStore, redis_key
+from service.core import record
+from service.core.errors import InvalidRecord, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.ports import Commit, Lost
+from service.core.session import ModelRef, Session, SessionKey
+from tests.proxy import Proxy
+from tests.servers import RedisServer, redis_binaries
+
+KEY = SessionKey("faults", "pump-7")
+
+
+def session(step: int = 0, nonce: int = 1, size: int = 4) -> Session:
+    return Session(ModelRef("m", "1", bytes(8)), 9, step, nonce, 1000, 60, bytes(size), b"")
+
+
+def step(nonce: int = 2, key: SessionKey = KEY) -> Commit:
+    return Commit(key, 9, 0, session(1, nonce))
+
+
+@pytest.fixture(params=redis_binaries(), ids=lambda found: found[0])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(request.param[1]) as server:
+        yield server
+
+
+@pytest.fixture
+def direct(server: RedisServer) -> Iterator["redis_client.Redis[bytes]"]:
+    with redis_client.Redis.from_url(server.url) as client:
+        client.set(redis_key(KEY), record.encode(session()))
+        yield client
+
+
+@pytest.fixture
+async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
+    async with Proxy(server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def store(proxy: Proxy) -> AsyncIterator[RedisStore]:
+    store = RedisStore(proxy.url, timeout_s=0.5)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def near(server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A store with nothing between it and Redis."""
+    store = RedisStore(server.url)
+    yield store
+    await store.close()
+
+
+@pytest.mark.usefixtures("direct")
+class TestConnections:
+    @pytest.mark.parametrize("fate", ["lose the reply", "lose the request", "hang"])
+    async def test_a_commit_whose_exchange_was_lost_is_made_once(
+        self, store: RedisStore, proxy: Proxy, fate: str
+    ) -> None:
+        await store.commit([Commit(SessionKey("faults", "other"), 1, 1, session())])  # the script is known
+        proxy.once(b"EVALSHA", fate)
+        assert await store.commit([step()]) == [None]
+        assert proxy.broken == 1
+        assert await store.load([KEY]) == [session(1, nonce=2)]
+
+    async def test_a_rival_who_came_between_is_not_mistaken_for_oneself(
+        self, store: RedisStore, proxy: Proxy, near: RedisStore
+    ) -> None:
+        proxy.once(b"EVAL", "lose the request")
+        assert await near.commit([step(nonce=3)]) == [None]
+        assert await store.commit([step(nonce=2)]) == [Lost(session(1, nonce=3))]
+
+    async def test_creation_whose_reply_was_lost_is_not_a_conflict_with_oneself(
+        self, store: RedisStore, proxy: Proxy
+    ) -> None:
+        new = SessionKey("faults", "new")
+        proxy.once(b"EVAL", "lose the reply")
+        assert await store.create(new, session()) is None
+
+    async def test_deletion_whose_reply_was_lost_has_happened(self, store: RedisStore, proxy: Proxy) -> None:
+        proxy.once(b"DEL", "lose the reply")
+        assert await store.delete(KEY)
+        assert await store.load([KEY]) == [None]
+
+    async def test_where_no_reply_comes_at_all_the_outcome_is_called_unknown(
+        self, store: RedisStore, proxy: Proxy
+    ) -> None:
+        proxy.fate = lambda request: "lose the reply" if b"EVAL" in request else "pass"
+        with pytest.raises(OutcomeUnknown):
+            await store.commit([step()])
+
+    async def test_a_read_that_failed_leaves_nothing_in_doubt(self, store: RedisStore, proxy: Proxy) -> None:
+        proxy.fate = lambda request: "hang" if b"MGET" in request else "pass"
+        with pytest.raises(StoreUnavailable):
+            await store.load([KEY])
+
+    async def test_the_script_is_loaded_again_where_it_was_forgotten(
+        self, store: RedisStore, direct: "redis_client.Redis[bytes]"
+    ) -> None:
+        assert await store.commit([step()]) == [None]
+        direct.script_flush()
+        assert await store.commit([Commit(KEY, 9, 1, session(2))]) == [None]
+
+    async def test_it_heals_when_redis_is_back(self, store: RedisStore, server: RedisServer) -> None:
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            await store.commit([step()])
+        server.start()
+        assert await store.load([KEY]) == [None]
+
+
+async def test_out_of_memory_leaves_every_record_whole_and_tells_each_session(
+    server: RedisServer, near: RedisStore
+) -> None:
+    keys = [SessionKey("faults", str(i)) for i in range(50)]
+    for key in keys:
+        assert await near.create(key, session()) is None
+    with redis_client.Redis.from_url(server.url) as direct:
+        direct.config_set("maxmemory", direct.info("memory")["used_memory"] + 40_000)
+        commits = [Commit(key, 9, 0, session(1, size=8192)) for key in keys]
+        verdicts = await near.commit(commits)
+        verdicts += await near.commit([Commit(key, 9, 0, session(1, nonce=7, size=8192)) for key in keys])
+        refused = {key for key, verdict in zip([*keys, *keys], verdicts, strict=True) if isinstance(verdict, StoreFull)}
+        assert refused, "memory ran out"
+        direct.config_set("maxmemory", 1)
+        with pytest.raises(StoreFull):
+            await near.create(SessionKey("faults", "one too many"), session())
+        direct.config_set("maxmemory", 0)
+    stored = dict(zip(keys, await near.load(keys), strict=True))
+    for key, verdict in zip(keys, verdicts[:50], strict=True):
+        made = verdict is None or verdicts[50 + keys.index(key)] is None
+        assert isinstance(stored[key], Session)
+        assert stored[key].step == (1 if made else 0)
+
+
+async def test_a_record_that_cannot_be_read_is_alone_with_its_error(
+    near: RedisStore, direct: "redis_client.Redis[bytes]"
+) -> None:
+    foreign = SessionKey("faults", "foreign")
+    direct.set(redis_key(foreign), b"not a record, but long enough to be one" * 3)
+    good, bad = await near.load([KEY, foreign])
+    assert good == session()
+    assert isinstance(bad, InvalidRecord)
+    made, refused = await near.commit([step(), step(key=foreign)])
+    assert made is None
+    assert isinstance(refused, InvalidRecord)
+
+
+async def test_a_replica_that_cannot_write_is_named(near: RedisStore, direct: "redis_client.Redis[bytes]") -> None:
+    direct.config_set("replica-read-only", "yes")
+    direct.replicaof("127.0.0.1", "1")
+    (verdict,) = await near.commit([step()])
+    assert isinstance(verdict, StoreUnavailable)
+    assert "READONLY" in verdict.detail or "read only" in verdict.detail
+
+
+async def test_a_wrong_password_is_named_and_not_told(server: RedisServer, direct: "redis_client.Redis[bytes]") -> None:
+    direct.config_set("requirepass", "secret")
+    store = RedisStore(server.url.replace("redis://", "redis://:guess@"))
+    with pytest.raises(StoreUnavailable, match="credentials") as caught:
+        await store.load([KEY])
+    assert "guess" not in str(caught.value)
+    await store.close()
+
+
+async def test_what_an_operator_should_change_is_said(near: RedisStore, server: RedisServer) -> None:
+    with redis_client.Redis.from_url(server.url) as direct:
+        direct.config_set("maxmemory-policy", "allkeys-lru")
+    warnings = " ".join((await near.health()).warnings)
+    assert "Set maxmemory-policy noeviction" in warnings
+    assert "Set appendonly yes" in warnings
+
+
+async def test_there_is_nothing_to_say_of_a_redis_that_keeps_everything() -> None:
+    with RedisServer(appendonly="yes") as server:
+        store = RedisStore(server.url)
+        assert (await store.health()).warnings == []
+        await store.close()

@@ -1,0 +1,137 @@
+"""The batch former against a model of what it promises, under any interleaving."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.core.batch import Batch, BatchFormer, Lane
+
+KEYS = "abcde"
+MAX_SESSIONS = 3
+MAX_TURN = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int
+    length: int = 1
+    deadline: float = float("inf")
+
+
+@dataclass
+class Promise:
+    """What a former must do, written down without any of its cleverness."""
+
+    waiting: dict[str, list[Step]] = field(default_factory=lambda: {key: [] for key in KEYS})
+    in_flight: list[Batch[str, Step]] = field(default_factory=list)
+
+    @property
+    def busy(self) -> set[str]:
+        return {turn.key for batch in self.in_flight for turn in batch.turns}
+
+
+class Former(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.former: BatchFormer[str, Step] = BatchFormer(
+            max_sessions=MAX_SESSIONS, max_turn=MAX_TURN, long_turn=MAX_TURN
+        )
+        self.promise = Promise()
+        self.count = 0
+        self.now = 0.0
+
+    @rule(key=st.sampled_from(KEYS), length=st.sampled_from([1, 1, 1, 3, 20]), patience=st.sampled_from([2.0, 99.0]))
+    def add(self, key: str, length: int, patience: float) -> None:
+        self.count += 1
+        step = Step(self.count, length, self.now + patience)
+        self.former.add(key, step)
+        self.promise.waiting[key].append(step)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.now += 1
+
+    @rule()
+    def take(self) -> None:
+        ready = {key for key, steps in self.promise.waiting.items() if steps} - self.promise.busy
+        batch = self.former.take(self.now)
+        if batch is None:
+            lanes = {batch.lane for batch in self.promise.in_flight}
+            assert all(self._lane(key) in lanes for key in ready), "something was ready and a lane was free"
+            return
+        keys = [turn.key for turn in batch.turns]
+        assert len(set(keys)) == len(keys) <= MAX_SESSIONS
+        assert set(keys) <= ready, "at most one turn of a session is in flight"
+        assert all(self._lane(key) is batch.lane for key in keys)
+        taken = {step for turn in batch.turns for step in turn.steps}
+        for turn in batch.turns:
+            self._check_turn(turn.key, turn.steps, set(batch.expired))
+        assert {step for step in batch.expired if step.deadline >= self.now} == set()
+        assert {step for step in taken if step.deadline < self.now} == set()
+        self.promise.in_flight.append(batch)
+
+    def _check_turn(self, key: str, steps: list[Step], expired: set[Step]) -> None:
+        waiting = self.promise.waiting[key]
+        gone = [step for step in waiting if step in expired or step in steps]
+        assert gone == waiting[: len(gone)], "steps leave in the order in which they came"
+        assert [step for step in gone if step not in expired] == steps
+        assert len(steps) <= 1 or sum(step.length for step in steps) <= MAX_TURN
+        assert steps or gone, "a turn that is taken makes progress"
+        self.promise.waiting[key] = waiting[len(gone) :]
+
+    @precondition(lambda self: self.promise.in_flight)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.promise.in_flight))
+        again = [turn for turn in batch.turns if turn.steps and data.draw(st.booleans())]
+        self.promise.in_flight.remove(batch)
+        for turn in again:
+            self.promise.waiting[turn.key] = turn.steps + self.promise.waiting[turn.key]
+        self.former.done(batch, again)
+
+    @invariant()
+    def it_counts_what_waits(self) -> None:
+        waiting = [step for steps in self.promise.waiting.values() for step in steps]
+        assert self.former.waiting == sum(step.length for step in waiting)
+        assert self.former.idle == (not waiting and not self.promise.in_flight)
+
+    def _lane(self, key: str) -> Lane:
+        steps = self.promise.waiting[key]
+        return Lane.LONG if steps and steps[0].length > MAX_TURN else Lane.SHORT
+
+    def teardown(self) -> None:
+        for batch in self.promise.in_flight:
+            self.former.done(batch)
+        for _ in range(2 * self.count + 2):
+            if (batch := self.former.take(self.now)) is not None:
+                self.former.done(batch)
+        assert self.former.idle, "whatever was added comes out"
+
+
+TestFormer = Former.TestCase
+TestFormer.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_session_with_much_to_do_waits_its_turn() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=1, max_turn=1)
+    for number in range(3):
+        former.add("greedy", Step(number))
+    former.add("modest", Step(9))
+    order = []
+    while (batch := former.take(0.0)) is not None:
+        order += [turn.key for turn in batch.turns]
+        former.done(batch)
+    assert order == ["greedy", "modest", "greedy", "greedy"]
+
+
+def test_a_long_chunk_does_not_hold_up_single_steps() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=8)
+    former.add("chunk", Step(1, length=500))
+    former.add("single", Step(2))
+    first, second = former.take(0.0), former.take(0.0)
+    assert first is not None
+    assert second is not None
+    assert {first.turns[0].key, second.turns[0].key} == {"chunk", "single"}
+    assert former.take(0.0) is None
