@@ -2,9 +2,13 @@
 
 import asyncio
 import gc
+import multiprocessing
+import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from multiprocessing.process import BaseProcess
 
 import structlog
 from fastapi import FastAPI
@@ -61,10 +65,18 @@ def create_app(settings: Settings, on_ready: OnReady | None = None) -> FastAPI:
 
 
 def create_worker() -> FastAPI:
-    """Return the application of a process that is told its settings by the environment."""
+    """Return the application of one of several processes, which is told its settings by the environment."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     return create_app(settings)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Stop in order when the parent has gone, however it went: its workers would keep the port to themselves."""
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)
 
 
 async def _services(settings: Settings, stack: AsyncExitStack) -> Services:

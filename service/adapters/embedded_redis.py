@@ -64,6 +64,7 @@ class EmbeddedRedis:
         self._failure: Exception | None = None
         self._ready = threading.Event()
         self._stopping = threading.Event()
+        self._stop_lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -99,21 +100,22 @@ class EmbeddedRedis:
     def stop(self) -> None:
         """End the server, which writes all it has to disk first, and give the folder back. Does nothing twice.
 
-        Another thread's `start` that is under way gives up.
+        Another thread's `start` that is under way gives up, and so comes here too.
         """
         self._stopping.set()
-        deadline = time.monotonic() + self._stop_timeout_s
-        while self._keeper and self._keeper.is_alive():
-            ask(self._socket, b"SHUTDOWN")
-            self._keeper.join(0.01)
-            if self._process and time.monotonic() > deadline:
-                log.error("%s does not end, and is killed", self.description)
-                self._process.kill()
-                self._keeper.join(self._stop_timeout_s)
-        if self._socket.parent != self.folder:
-            with suppress(OSError):
-                self._socket.parent.rmdir()
-        self._owner.close()
+        with self._stop_lock:
+            deadline = time.monotonic() + self._stop_timeout_s
+            while self._keeper and self._keeper.is_alive():
+                ask(self._socket, b"SHUTDOWN")
+                self._keeper.join(0.01)
+                if self._process and time.monotonic() > deadline:
+                    log.error("%s does not end, and is killed", self.description)
+                    self._process.kill()
+                    self._keeper.join(self._stop_timeout_s)
+            if self._socket.parent != self.folder:
+                with suppress(OSError):
+                    self._socket.parent.rmdir()
+            self._owner.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -225,9 +227,8 @@ class EmbeddedRedis:
             if self._failure:
                 raise self._failure
             if time.monotonic() > deadline:
-                raise EmbeddedRedisError(
-                    f"{self.description} is not ready after {self._start_timeout_s:.0f} s: {self._last_words()}"
-                )
+                waited = f"{self._start_timeout_s:.0f} s"
+                raise EmbeddedRedisError(f"{self.description} is not ready after {waited}: {self._last_words()}")
             time.sleep(POLL_S)
         self._ready.set()
 

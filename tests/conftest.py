@@ -1,0 +1,52 @@
+"""One real redis-server and one real service with the demo model, shared by all tests that leave them running.
+
+The demo model is ``hotspot``: 8 features in, the output ``hot_spot`` (24 hours by 3 quantiles) out. A test that stops,
+kills or floods a server starts its own, see `tests.servers`. Sessions are told apart by their ids: `session_id` is a
+fresh one, `open_session` opens as many as a test wants.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from tests.servers import ConveyorServer, RedisServer
+
+OpenSession = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service(redis: RedisServer) -> Iterator[ConveyorServer]:
+    with ConveyorServer(redis_url=redis.url) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(service: ConveyorServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def session_id() -> str:
+    """An id that no session has."""
+    return f"test-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def open_session(client: httpx.Client) -> OpenSession:
+    """Opens a session of the demo model, and returns its id: ``open_session(history=[…], ttl_s=60)``."""
+
+    def open_(**fields: object) -> str:
+        response = client.post("/v1/sessions", json={"model": "hotspot", **fields})
+        assert response.status_code == 201, response.text
+        return str(response.json()["session_id"])
+
+    return open_
