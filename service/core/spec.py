@@ -215,7 +215,10 @@ class _Reader:
         return value
 
     def number(self, key: str) -> float | None:
-        return None if self._value.get(key) is None else float(self.get(key, (int, float)))  # type: ignore[arg-type]
+        value = self._value.get(key)
+        if value is not None and type(value) not in (int, float):
+            raise SpecError(f"{self._at(key)}: {value!r} is not a number")
+        return None if value is None else float(value)
 
     def items(self, key: str) -> list["_Reader"]:
         return [_Reader(item, f"{self._at(key)}[{i}]") for i, item in enumerate(self.get(key, list))]
