@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from service.core.cache import LRU
 from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, SessionNotFound
 from service.core.plan import Plan, Window, plan
 from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, StateStore
-from service.core.session import Result, Session, SessionKey, Timestep
+from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
 from service.core.timestep import named
 
 INLINE_SECONDS = 250e-6
@@ -214,10 +215,12 @@ class Pipeline:
             raise
         self._observer.stage("commit", self._clock() - started)
         again = []
+        committed: Counter[ModelRef] = Counter()
         for (run, _), commit, verdict in zip(runs, commits, verdicts, strict=True):
             if verdict is None:
                 self._cache.put(commit.key, commit.session)
                 self._answer(run)
+                committed[run.model.ref] += len(run.outputs)
             elif isinstance(verdict, Lost) and verdict.current is not None:
                 self._observer.conflict()
                 self._cache.put(commit.key, verdict.current)
@@ -226,6 +229,8 @@ class Pipeline:
                 self._cache.drop(commit.key)
                 error = verdict if isinstance(verdict, ConveyorError) else not_found(commit.key)
                 self.refuse(run.turn.steps, error)
+        for model, timesteps in committed.items():
+            self._observer.steps(model, timesteps)
         return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
     def _answer(self, run: Run) -> None:
@@ -234,7 +239,6 @@ class Pipeline:
                 window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
                 outputs = named(run.model.spec, run.outputs[window])
                 step.answer(Result(run.session.step + outcome.stop, outputs, outcome.replayed))
-        self._observer.steps(run.model.ref, len(run.outputs))
 
 
 def finite_rows(*parts: Floats) -> NDArray[np.bool_]:

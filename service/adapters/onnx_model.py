@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from bisect import bisect_left
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from service.core.session import ModelRef
 from service.core.spec import SPEC_KEY, ModelSpec, SpecError
 
 DIGEST_BYTES = 8
+_TRIALS = 5
 
 
 class UnusableModel(Exception):
@@ -39,6 +41,7 @@ class OnnxModel:
             from_graph = [to_graph.index(axis) for axis in range(len(to_graph))]
             self._states.append((state.input, slice(start, start + state.size), state.shape, to_graph, from_graph))
             start += state.size
+        self._sizes: list[int] = []
         self._seconds: list[float] = []
 
     @classmethod
@@ -77,31 +80,36 @@ class OnnxModel:
         return outputs[0] if count == 1 else np.concatenate(outputs, axis=-1), next_state
 
     def seconds(self, batch: int, time: int) -> float:
-        return self._seconds[min(batch, len(self._seconds)) - 1] * time if self._seconds else 0.0
+        """See `Model.seconds`. Between the sizes that were measured, that of the next larger one; 0 before warm-up."""
+        if not self._seconds:
+            return 0.0
+        return self._seconds[min(bisect_left(self._sizes, batch), len(self._sizes) - 1)] * time
 
     def warm_up(self, max_batch: int) -> None:
-        """Run every batch size once (a first run of a size is slow) and again, to know how long it takes.
+        """Run every batch size once (a first run of a size is slow), and find out how long runs take.
 
         Raises `UnusableModel` where a run fails or its results are not of the specified sizes.
         """
-        rng = np.random.default_rng(0)
-        seconds = []
         for batch in range(1, max_batch + 1):
-            x = rng.standard_normal((batch, 1, self.spec.width), np.float32)
-            state = np.zeros((batch, self.spec.state_size), np.float32)
-            try:
-                outputs, _ = self.run(x, state)
-                started = time.perf_counter()
-                self.run(x, state)
-                seconds.append(time.perf_counter() - started)
-            except (ModelFailed, ValueError) as error:
-                raise UnusableModel(f"a trial run with batch size {batch} failed: {error}") from error
-            if outputs.shape != (batch, 1, self.spec.output_size):
-                raise UnusableModel(
-                    f"a trial run gave outputs of shape {outputs.shape}, specified are "
-                    f"{(batch, 1, self.spec.output_size)}"
-                )
-        self._seconds = seconds
+            self._trial(batch)
+        self._sizes = sorted({min(2**i, max_batch) for i in range(max_batch.bit_length() + 1)})
+        # The shortest of a few: the others were disturbed.
+        self._seconds = [min(self._trial(size) for _ in range(_TRIALS)) for size in self._sizes]
+
+    def _trial(self, batch: int) -> float:
+        """Make a run of one timestep; return how long it took, in seconds."""
+        x = np.ones((batch, 1, self.spec.width), np.float32)
+        state = np.zeros((batch, self.spec.state_size), np.float32)
+        started = time.perf_counter()
+        try:
+            outputs, _ = self.run(x, state)
+        except (ModelFailed, ValueError) as error:
+            raise UnusableModel(f"a trial run with batch size {batch} failed: {error}") from error
+        if outputs.shape != (batch, 1, self.spec.output_size):
+            raise UnusableModel(
+                f"a trial run gave outputs of shape {outputs.shape}, specified are {(batch, 1, self.spec.output_size)}"
+            )
+        return time.perf_counter() - started
 
 
 def _options() -> ort.SessionOptions:

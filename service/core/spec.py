@@ -59,12 +59,12 @@ class Output:
     unit: str = ""
     axes: tuple[Axis, ...] = ()
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape for one timestep of one session: the lengths of the axes."""
         return tuple(len(axis.labels) for axis in self.axes)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return math.prod(self.shape)
 
@@ -79,7 +79,7 @@ class State:
     shape: tuple[int, ...]
     batch_axis: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         return math.prod(self.shape)
 
