@@ -19,8 +19,9 @@ from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, St
 from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
 from service.core.timestep import named
 
-INLINE_SECONDS = 250e-6
-"""A run that takes no longer than this is made on the event loop: handing it to a thread and back costs as much."""
+INLINE_SECONDS = 1e-3
+"""A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
+done, up to 5 ms while the loop is busy, and the batch with it."""
 
 
 @dataclass(slots=True)

@@ -60,10 +60,12 @@ class Conversation:
         try:
             if self._services.draining:
                 self._reader.cancel()
-            await asyncio.wait({self._reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait({self._reader, writer}, return_when=asyncio.FIRST_COMPLETED)
             if self._reader.cancelled():
                 self._replies.put_nowait(None)
                 await writer
+            else:
+                ended.pop().result()  # a defect is raised to the server, which logs it and closes with 1011
         except WebSocketDisconnect:
             pass
         finally:

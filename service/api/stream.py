@@ -14,7 +14,7 @@ from service.api.dependencies import key_of, services_of
 from service.api.messages import AddressedStep, StepMessage, decode, encode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.steps import Started, decode_each, finish, start
-from service.core.errors import ConveyorError, ShuttingDown
+from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, Session, require_session_id
 
 router = APIRouter()
@@ -28,7 +28,7 @@ _ADDRESSED = msgspec.json.Decoder(AddressedStep)
 
 @router.websocket("/v1/sessions/{session_id}/stream")
 async def stream(
-    socket: WebSocket, session_id: str, model: str | None = None, version: str | None = None, ttl_s: int | None = None
+    socket: WebSocket, session_id: str, model: str | None = None, version: str | None = None, ttl_s: str | None = None
 ) -> None:
     """Stream one session. With `model` it is opened if it is not there."""
     services = services_of(socket)
@@ -81,7 +81,7 @@ async def stream_many(socket: WebSocket) -> None:
 
 
 async def _session(
-    socket: WebSocket, session_id: str, model: str | None, version: str | None, ttl_s: int | None
+    socket: WebSocket, session_id: str, model: str | None, version: str | None, ttl_s: str | None
 ) -> Session:
     services = services_of(socket)
     if services.draining:
@@ -90,7 +90,9 @@ async def _session(
     key = key_of(session_id)
     if model is None:
         return await services.sessions.get(key)
-    return (await services.sessions.open(key, model, version, ttl_s)).session
+    if ttl_s is not None and not (ttl_s.isdecimal() and len(ttl_s) <= 10):
+        raise InvalidRequest(f"ttl_s is {ttl_s[:20]!r}; a whole number of seconds is needed")
+    return (await services.sessions.open(key, model, version, None if ttl_s is None else int(ttl_s))).session
 
 
 async def _answered(future: asyncio.Future[Result], pipelined: Callable[[], bool]) -> Reply:

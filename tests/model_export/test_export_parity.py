@@ -11,8 +11,8 @@ from networks import Head, NamedStates, TwoStacks
 from torch import nn
 
 from model_export import describe, export_streaming
-from model_export.cells import streaming_copy
-from model_export.errors import InputError
+from model_export.cells import StreamingCell, streaming_copy
+from model_export.errors import InputError, VerificationError
 from model_export.runtime import StreamingModel
 
 CELLS = {
@@ -106,11 +106,17 @@ def test_a_dict_of_outputs_and_states_with_the_batch_in_front(tmp_path: Path) ->
     assert [output.name for output in spec.outputs] == ["mean", "spread"]
     assert [(state.name, state.batch_axis) for state in spec.states] == [("memory", 1), ("level", 0)]
     # The average is taken per call, not per timestep: a chunk is not its single steps, and verification says so.
-    from model_export.errors import VerificationError
-
     with pytest.raises(VerificationError, match="a chunk differs"):
         export_streaming(module, spec, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_with_two_names_is_swapped_under_both() -> None:
+    module = Head(layer("gru", 1, True, True))
+    module.alias = module.rnn
+    replica = streaming_copy(module)
+    assert isinstance(replica.rnn, StreamingCell)
+    assert replica.alias is replica.rnn
 
 
 def test_the_callers_module_is_left_as_it_was(tmp_path: Path) -> None:
