@@ -15,7 +15,8 @@ from service.core.cache import LRU
 from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
 from service.core.ports import Floats, Model, Models, Observer, StateStore
 from service.core.session import Result, Session, SessionKey, Timestep
-from service.pipeline import Pending, Pipeline, StepBatch, StepTurn
+from service.pending import Pending, StepBatch, StepTurn
+from service.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)
 

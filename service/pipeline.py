@@ -6,61 +6,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.batch import Batch, Turn
+from service.core.batch import Turn
 from service.core.cache import LRU
 from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, SessionNotFound
-from service.core.plan import Plan, Window, plan
+from service.core.plan import Window, plan
 from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, StateStore
-from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
+from service.core.session import ModelRef, Result, Session, SessionKey
 from service.core.timestep import named
+from service.pending import Pending, Run, StepBatch, StepTurn
 
 INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
 done, up to 5 ms while the loop is busy, and the batch with it."""
-
-
-@dataclass(slots=True)
-class Pending:
-    """A step that was admitted and not yet answered. Times are the engine's clock, in seconds."""
-
-    timestep: Timestep
-    future: asyncio.Future[Result]
-    submitted: float
-    deadline: float
-    length: int
-
-    def answer(self, result: Result) -> None:
-        if not self.future.done():  # its client may have gone
-            self.future.set_result(result)
-
-    def refuse(self, error: ConveyorError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # its client may go before it asks: that is no news for the log
-
-
-StepTurn = Turn[SessionKey, Pending]
-StepBatch = Batch[SessionKey, Pending]
-
-
-@dataclass(slots=True)
-class Run:
-    """A turn on its way through a batch: from its session's record to the `next` one, None where it has no finite.
-
-    `outputs` are (time, `spec.output_size`), float32.
-    """
-
-    turn: StepTurn
-    session: Session
-    model: Model
-    plan: Plan
-    next: Session | None = None
-    outputs: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 class Pipeline:

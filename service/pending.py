@@ -1,0 +1,51 @@
+"""A step between its admission and its answer, and a turn of them on its way through a batch."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from service.core.batch import Batch, Turn
+from service.core.errors import ConveyorError
+from service.core.plan import Plan
+from service.core.ports import Floats, Model
+from service.core.session import Result, Session, SessionKey, Timestep
+
+
+@dataclass(slots=True)
+class Pending:
+    """A step that was admitted and not yet answered. Times are the engine's clock, in seconds."""
+
+    timestep: Timestep
+    future: asyncio.Future[Result]
+    submitted: float
+    deadline: float
+    length: int
+
+    def answer(self, result: Result) -> None:
+        if not self.future.done():  # its client may have gone
+            self.future.set_result(result)
+
+    def refuse(self, error: ConveyorError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # its client may go before it asks: that is no news for the log
+
+
+StepTurn = Turn[SessionKey, Pending]
+StepBatch = Batch[SessionKey, Pending]
+
+
+@dataclass(slots=True)
+class Run:
+    """A turn on its way through a batch: from its session's record to the `next` one, None where it has no finite.
+
+    `outputs` are (time, `spec.output_size`), float32.
+    """
+
+    turn: StepTurn
+    session: Session
+    model: Model
+    plan: Plan
+    next: Session | None = None
+    outputs: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
