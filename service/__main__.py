@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import sys
 from contextlib import AsyncExitStack
 from socket import socket
 from typing import Annotated
 
 import typer
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from service import logs, session_commands
@@ -85,7 +87,10 @@ def list_models(
     for failure in repository.failures:
         typer.echo(f"{failure.path}: {failure.reason}", err=True)
     if repository.failures or not list(repository):
-        fail(f"{len(list(repository))} usable and {len(repository.failures)} unusable in {settings.models.absolute()}")
+        fail(
+            f"{len(list(repository))} usable and {len(repository.failures)} unusable in {settings.models.absolute()}; "
+            "a model is <name>/<version>/model.onnx there, written by conveyor-export"
+        )
 
 
 def _serve_here(settings: Settings, listener: socket) -> None:
@@ -113,8 +118,11 @@ def _serve_in_workers(settings: Settings, listener: socket) -> None:
             if given["redis_url"] == "memory://":
                 fail("several workers need a Redis to share: install redis-server, or set CONVEYOR_REDIS_URL")
             os.environ.update({f"CONVEYOR_{name.upper()}": str(value) for name, value in given.items()})
-            typer.echo(f"\n  Conveyor listens on {_url(listener)} with {settings.workers} workers\n")
-            Multiprocess(Config("service.app:create_worker", settings), [listener]).run()
+            typer.echo(f"\n  Conveyor starts {settings.workers} workers on {_url(listener)}\n")
+            supervisor = Multiprocess(Config("service.app:create_worker", settings), [listener])
+            supervisor.run()
+            if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+                sys.exit(STARTUP_FAILURE)
         except StartupError as error:
             fail(str(error))
         finally:

@@ -17,7 +17,11 @@ def configure(level: str, form: str) -> None:
     renderer: list[Any] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(pad_event_to=0, colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                pad_event_to=0, colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

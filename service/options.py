@@ -21,7 +21,8 @@ def settings_of(**options: Any) -> Settings:
     except ValidationError as error:
         for item in error.errors():
             name = ".".join(map(str, item["loc"]))
-            typer.echo(f"CONVEYOR_{name.upper()} (or --{name.replace('_', '-')}): {item['msg']}", err=True)
+            option = f" (or --{name.replace('_', '-')})" if name in options else ""
+            typer.echo(f"CONVEYOR_{name.upper()}{option}: {item['msg']}", err=True)
         sys.exit(2)
 
 

@@ -1,9 +1,8 @@
 """A step between its admission and its answer, and a turn of them on its way through a batch."""
 
 import asyncio
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.core.batch import Batch, Turn
 from service.core.errors import ConveyorError
@@ -36,16 +35,18 @@ StepTurn = Turn[SessionKey, Pending]
 StepBatch = Batch[SessionKey, Pending]
 
 
-@dataclass(slots=True)
-class Run:
-    """A turn on its way through a batch: from its session's record to the `next` one, None where it has no finite.
-
-    `outputs` are (time, `spec.output_size`), float32.
-    """
+class Run(NamedTuple):
+    """A turn that is to be run: what its session is now, and what its steps ask for."""
 
     turn: StepTurn
     session: Session
     model: Model
     plan: Plan
-    next: Session | None = None
-    outputs: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+class Ran(NamedTuple):
+    """A turn that was run: the session that is to be, and the outputs (time, `spec.output_size`), float32."""
+
+    run: Run
+    next: Session
+    outputs: Floats

@@ -17,7 +17,7 @@ from service.core.plan import Window, plan
 from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, StateStore
 from service.core.session import ModelRef, Result, Session, SessionKey
 from service.core.timestep import named
-from service.pending import Pending, Run, StepBatch, StepTurn
+from service.pending import Pending, Ran, Run, StepBatch, StepTurn
 
 INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
@@ -50,19 +50,19 @@ class Pipeline:
 
         Raises the store's `Unavailable` errors; the steps that it left unanswered did not advance, or nobody knows.
         """
-        now = self._clock()
         self.refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
-        for turn in batch.turns:
-            for step in turn.steps:
-                self._observer.stage("queue", now - step.submitted)
+        waiting = min((step.submitted for turn in batch.turns for step in turn.steps), default=None)
+        if waiting is not None:
+            self._observer.stage("queue", self._clock() - waiting)
         runs = await self._plan(batch.turns)
         groups: dict[tuple[object, int], list[Run]] = {}
         for run in runs:
             if run.plan.x is not None:
                 groups.setdefault((run.model.ref, len(run.plan.x)), []).append(run)
+        ran: list[Ran] = []
         for group in groups.values():
-            await self._run_group(group)
-        return await self._commit([(run, run.next) for run in runs if run.next is not None])
+            ran += await self._run_group(group)
+        return await self._commit(ran)
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model, in a thread where it would hold up the event loop. See `Model.run`."""
@@ -72,7 +72,7 @@ class Pipeline:
         else:
             results = await asyncio.get_running_loop().run_in_executor(self._threads, model.run, x, state)
         self._observer.stage("run", self._clock() - started)
-        self._observer.batch(model.ref, x.shape[0], x.shape[0] * x.shape[1])
+        self._observer.batch(model.ref, x.shape[0])
         return results
 
     def refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
@@ -134,8 +134,8 @@ class Pipeline:
             return error
         return Run(turn, session, model, plan(session, model.spec, [step.timestep for step in turn.steps]))
 
-    async def _run_group(self, group: list[Run]) -> None:
-        """Run turns of one model and one length as one batch, and put the next session and the outputs into each."""
+    async def _run_group(self, group: list[Run]) -> list[Ran]:
+        """Run turns of one model and one length as one batch. Those that failed are refused here, and left out."""
         model = group[0].model
         x = np.stack([run.plan.x for run in group if run.plan.x is not None])
         state = np.frombuffer(b"".join([run.session.state for run in group]), np.float32).reshape(len(group), -1)
@@ -144,30 +144,33 @@ class Pipeline:
         except ConveyorError as error:
             for run in group:
                 self.refuse(run.turn.steps, error)
-            return
+            return []
         finite = finite_rows(outputs, next_state)
         nonce = secrets.randbits(64)
         now = unix_ms()
+        ran = []
         for i, run in enumerate(group):
             if not finite[i]:
                 self.refuse(run.turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
                 continue
-            run.outputs = outputs[i]
-            run.next = Session(
-                model=run.session.model,
-                epoch=run.session.epoch,
-                step=run.session.step + x.shape[1],
+            session = run.session
+            advanced = Session(
+                model=session.model,
+                epoch=session.epoch,
+                step=session.step + x.shape[1],
                 nonce=nonce,
                 updated_at_ms=now,
-                ttl_s=run.session.ttl_s,
+                ttl_s=session.ttl_s,
                 state=next_state[i].tobytes(),
                 outputs=outputs[i, -1].tobytes(),
             )
+            ran.append(Ran(run, advanced, outputs[i]))
+        return ran
 
-    async def _commit(self, runs: list[tuple[Run, Session]]) -> list[StepTurn]:
-        if not runs:
+    async def _commit(self, ran: list[Ran]) -> list[StepTurn]:
+        if not ran:
             return []
-        commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_ in runs]
+        commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_, _ in ran]
         started = self._clock()
         try:
             verdicts = await self._store.commit(commits)
@@ -178,29 +181,29 @@ class Pipeline:
         self._observer.stage("commit", self._clock() - started)
         again = []
         committed: Counter[ModelRef] = Counter()
-        for (run, _), commit, verdict in zip(runs, commits, verdicts, strict=True):
+        for made, commit, verdict in zip(ran, commits, verdicts, strict=True):
+            turn = made.run.turn
             if verdict is None:
                 self._cache.put(commit.key, commit.session)
-                self._answer(run)
-                committed[run.model.ref] += len(run.outputs)
+                self._answer(made)
+                committed[commit.session.model] += len(made.outputs)
             elif isinstance(verdict, Lost) and verdict.current is not None:
                 self._observer.conflict()
                 self._cache.put(commit.key, verdict.current)
-                again.append(run.turn)
+                again.append(turn)
             else:
                 self._cache.drop(commit.key)
-                error = verdict if isinstance(verdict, ConveyorError) else not_found(commit.key)
-                self.refuse(run.turn.steps, error)
+                self.refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(commit.key))
         for model, timesteps in committed.items():
             self._observer.steps(model, timesteps)
         return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
-    def _answer(self, run: Run) -> None:
-        for step, outcome in zip(run.turn.steps, run.plan.outcomes, strict=True):
+    def _answer(self, ran: Ran) -> None:
+        (turn, session, model, plan), _, outputs = ran
+        for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
             if isinstance(outcome, Window):
                 window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
-                outputs = named(run.model.spec, run.outputs[window])
-                step.answer(Result(run.session.step + outcome.stop, outputs, outcome.replayed))
+                step.answer(Result(session.step + outcome.stop, named(model.spec, outputs[window]), outcome.replayed))
 
 
 def finite_rows(*parts: Floats) -> NDArray[np.bool_]:

@@ -36,6 +36,7 @@ class Config(uvicorn.Config):
             ws_max_size=settings.max_body_bytes,
             log_config=None,
             access_log=settings.access_log,
+            proxy_headers=settings.access_log,  # nothing else asks who the client is
             server_header=False,
             timeout_graceful_shutdown=1,
         )

@@ -142,9 +142,9 @@ class Sessions:
         session = _fresh(model, self._ttl(ttl_s))
         if history is None:
             return session
-        if len(history) > self._max_history:
-            raise InvalidRequest(f"history has {len(history)} timesteps; at most {self._max_history} are taken")
-        x: Floats = rows(model.spec, history)
+        if not 0 < len(history) <= self._max_history:
+            raise InvalidRequest(f"history has {len(history)} timesteps; 1 to {self._max_history} are taken")
+        x: Floats = rows(model.spec, history, "history")
         outputs, state = await self._engine.run(model, x[None], np.zeros((1, model.spec.state_size), np.float32))
         if not finite_rows(outputs, state).all():
             raise NonFiniteOutput("the model has no finite answer to this history; no session was opened")

@@ -27,7 +27,7 @@ class PrometheusObserver:
         )
         stage = Histogram(
             "conveyor_stage_seconds",
-            "Seconds a step waited (queue), or a batch spent reading, running or committing.",
+            "Seconds that a batch spent waiting (its longest-waiting step), being read, run and committed.",
             ("stage",),
             buckets=_SECONDS,
             registry=self._registry,
@@ -47,7 +47,7 @@ class PrometheusObserver:
             "conveyor_refusals", "Steps that ended in an error.", ("code",), registry=self._registry
         )
 
-    def batch(self, model: ModelRef, sessions: int, timesteps: int) -> None:
+    def batch(self, model: ModelRef, sessions: int) -> None:
         self._batch.labels(model.name, model.version).observe(sessions)
 
     def stage(self, stage: str, seconds: float) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 
 from service.adapters.redis_link import RedisLink, Script
 from service.core import record
-from service.core.errors import ConveyorError, InvalidInput, InvalidRecord, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.errors import (
+    ConveyorError,
+    InvalidRecord,
+    InvalidRequest,
+    OutcomeUnknown,
+    StoreFull,
+    StoreUnavailable,
+)
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.session import Session, SessionKey
 
@@ -148,11 +155,12 @@ def _read_cursor(cursor: str | None) -> tuple[int | None, list[str]]:
         return 0, []
     try:
         position, *waiting = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        if (position is None or type(position) is int) and all(type(id_) is str for id_ in waiting):
+        "".join(waiting).encode()  # nothing but strings, and no half of a surrogate pair among them
+        if position is None or (type(position) is int and 0 <= position < 2**64):
             return position, waiting
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
-    raise InvalidInput(f"the cursor {cursor[:80]!r} is not one that a listing handed out")
+    raise InvalidRequest(f"the cursor {cursor[:80]!r} is not one that a listing handed out")
 
 
 def _write_cursor(position: int | None, waiting: list[str]) -> str | None:

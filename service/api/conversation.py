@@ -4,11 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from fastapi import WebSocket
-from starlette.websockets import WebSocketDisconnect
-
 from service.api.dependencies import Services
-from service.api.messages import encode
+from service.api.socket import Socket
 
 GOING_AWAY = 1012
 """Close code of a service that is being stopped: connect again, go on where the last answer left off."""
@@ -33,7 +30,7 @@ class Conversation:
     read its answers. `pipelined` says whether more messages are in flight behind the one being answered.
     """
 
-    def __init__(self, socket: WebSocket, services: Services, handle: Handler) -> None:
+    def __init__(self, socket: Socket, services: Services, handle: Handler) -> None:
         self._socket = socket
         self._services = services
         self._handle = handle
@@ -53,7 +50,7 @@ class Conversation:
         await self._ended.wait()
 
     async def run(self) -> None:
-        """Converse until the client leaves, an answer closes the socket, or `stop` is called."""
+        """Converse until an answer closes the socket or `stop` is called. Raises `Gone` where the client leaves."""
         self._reader = asyncio.create_task(self._read())
         writer = asyncio.create_task(self._write())
         self._services.sockets.add(self)
@@ -65,9 +62,7 @@ class Conversation:
                 self._replies.put_nowait(None)
                 await writer
             else:
-                ended.pop().result()  # a defect is raised to the server, which logs it and closes with 1011
-        except WebSocketDisconnect:
-            pass
+                ended.pop().result()  # raises `Gone`, or a defect, which the server logs before it closes with 1011
         finally:
             self._services.sockets.discard(self)
             self._ended.set()
@@ -81,16 +76,12 @@ class Conversation:
     async def _read(self) -> None:
         while True:
             await self._room.acquire()
-            message = await self._socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            content = message.get("text")
-            self._replies.put_nowait(self._handle(message["bytes"] if content is None else content))
+            self._replies.put_nowait(self._handle(await self._socket.receive()))
 
     async def _write(self) -> None:
         while (reply := await self._replies.get()) is not None:
             message, close = await reply
-            await self._socket.send_text(encode(message).decode())
+            await self._socket.send(message)
             if close is not None:
                 await self._socket.close(close)
                 return

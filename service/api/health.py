@@ -46,3 +46,8 @@ async def metrics(services: Serving) -> Response:
     """Give the process's metrics in Prometheus' text format."""
     content, media_type = services.exposition()
     return Response(content, headers={"content-type": media_type})
+
+
+# Load balancers may ask without wanting an answer's body.
+router.add_api_route("/healthz", healthz, methods=["HEAD"], include_in_schema=False)
+router.add_api_route("/readyz", readyz, methods=["HEAD"], include_in_schema=False)

@@ -39,6 +39,12 @@ class AddressedStep(StepMessage, forbid_unknown_fields=True, kw_only=True):
     session_id: str
 
 
+class SessionName(msgspec.Struct):
+    """Whose a step is, where more cannot be read of it."""
+
+    session_id: str
+
+
 class ManySteps(msgspec.Struct, forbid_unknown_fields=True):
     """Steps of many sessions; each is decoded on its own where they cannot be decoded together."""
 
@@ -61,6 +67,8 @@ def decode(decoder: msgspec.json.Decoder[T], content: bytes | str) -> T:
         raise InvalidRequest(f"{error}; the fields are {', '.join(known)}" if known else str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the message is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequest("the message is nested too deeply") from None
 
 
 def encode(message: Mapping[str, Any] | list[Any]) -> bytes:

@@ -15,7 +15,7 @@ _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 _STATUSES: dict[str, dict[str, str]] = {
     "every": {"500": "A defect of the service or of a model", "503": "Not now; see `retry_after_s`"},
-    "session": {"404": "No such session"},
+    "named": {"404": "No such session, model or version"},
     "body": {"413": "The body is too large", "422": "What was sent cannot be used"},
     "steps": {"409": "The session is at another step", "429": "Too much is waiting; see `retry_after_s`"},
 }
@@ -76,16 +76,16 @@ _TAGS = [
 
 def _add_problems(path: str, operation: dict[str, Any]) -> None:
     kinds = ["every"]
-    if "{session_id}" in path or "{name}" in path:
-        kinds.append("session")
+    if "{" in path or ("requestBody" in operation and not path.endswith("/steps")):
+        kinds.append("named")
     if "requestBody" in operation or operation.get("parameters"):
         kinds.append("body")
-    if path.endswith("/steps"):
+    if path.endswith("}/steps"):
         kinds.append("steps")
     responses = operation["responses"]
     responses.pop("422", None)  # the framework's own, which is not what it answers here
     for kind in kinds:
         for status, meaning in _STATUSES[kind].items():
             responses.setdefault(status, {"description": meaning, "content": _PROBLEM})
-    if "requestBody" in operation and not path.endswith("/steps"):
+    if path.endswith("/reset") or ("requestBody" in operation and not path.endswith("/steps")):
         responses.setdefault("409", {"description": "Something else is there already", "content": _PROBLEM})

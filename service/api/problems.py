@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from service.core import errors
 from service.core.errors import ConveyorError, InternalError, InvalidRequest
@@ -78,19 +79,39 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
-    detail = {
-        404: f"there is nothing at {request.url.path}; see /docs",
-        405: f"{request.method} is not possible at {request.url.path}",
-    }.get(status, str(error.detail))
-    body = _problem(status, _HTTP_CODES.get(status, f"http_{status.value}"), detail, {})
-    return _response(body, dict(error.headers or {}))
+    if status == HTTPStatus.BAD_REQUEST:  # the framework's word for a body that it cannot read
+        return problem_response(InvalidRequest("the message is not JSON in UTF-8, or is nested too deeply"))
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    detail = str(error.detail)
+    if status == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}; see /docs"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(_methods(request))
+        detail = f"{request.method} is not possible at {request.url.path}; {headers['allow']} is"
+    return _response(_problem(status, _HTTP_CODES.get(status, f"http_{status.value}"), detail, {}), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what is possible at a path; the router tells of the first route alone."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    path = request.url.path
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    found = [{"where": ".".join(map(str, item["loc"])), "problem": str(item["msg"])} for item in error.errors()]
+    found = [{"where": ".".join(map(str, item["loc"])), "problem": _told(item)} for item in error.errors()]
     summary = "; ".join(f"{item['where']}: {item['problem']}" for item in found)
     return problem_response(InvalidRequest(summary, errors=found))
+
+
+def _told(item: Any) -> str:
+    """Return what is wrong, in words that help where the framework's own do not."""
+    if item["type"] == "json_invalid":
+        return f"the message is not JSON: {item['ctx']['error']}"
+    if item["loc"] == ("body",) and isinstance(item["input"], bytes):
+        return "JSON is needed; send it with the header content-type: application/json"
+    return str(item["msg"])
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

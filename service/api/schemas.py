@@ -11,6 +11,7 @@ from service.core.session import Session, SessionKey
 
 StepNumber = Annotated[int, Field(ge=1, le=2**53 - 1)]
 Row = list[float]
+_READING = [0.77, 11.5, 54.4, 75.8, 1.0, 0.0, 1.0, 0.0]
 Nested = TypeAliasType("Nested", "float | list[Nested]")
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$", examples=["1"])]
 SessionId = Annotated[
@@ -25,7 +26,7 @@ SessionId = Annotated[
 class Message(BaseModel):
     """Base of all messages: a field that nobody knows is an error, not a silence."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class Problem(BaseModel):
@@ -47,7 +48,13 @@ class Problem(BaseModel):
     """The names of a timestep's numbers in their order (`invalid_timestep`)."""
 
 
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class OpenSession(Message):
+    model_config = _example(model="hotspot", ttl_s=86400)
+
     model: str = Field(examples=["hotspot"])
     version: Version | None = None
     """Unset: the latest."""
@@ -58,11 +65,15 @@ class OpenSession(Message):
 
 
 class CreateSession(OpenSession):
+    model_config = _example(model="hotspot", session_id="pump-7", history=[_READING, _READING])
+
     session_id: SessionId | None = None
     """Unset: the service chooses one."""
 
 
 class ForkSession(Message):
+    model_config = _example(session_id="pump-7-copy")
+
     session_id: SessionId | None = None
     """Name of the copy. Unset: the service chooses one."""
     ttl_s: Annotated[int, Field(gt=0)] | None = None
@@ -87,6 +98,8 @@ class SessionList(Message):
 
 
 class StepRequest(Message):
+    model_config = _example(x=_READING, step=1)
+
     x: Row | list[Row] | dict[str, float]
     """A timestep as numbers in the order of the model's features or by their names, or a chunk of timesteps."""
     step: StepNumber | None = None
@@ -105,10 +118,16 @@ class StepAnswer(Message):
 
 
 class AddressedStepRequest(StepRequest):
+    model_config = _example(session_id="pump-7", x=_READING, step=1)
+
     session_id: str
 
 
 class ManyStepsRequest(Message):
+    model_config = _example(
+        steps=[{"session_id": "pump-7", "x": _READING, "step": 1}, {"session_id": "pump-8", "x": _READING}]
+    )
+
     steps: list[AddressedStepRequest]
 
 

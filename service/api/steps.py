@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -14,6 +14,7 @@ from service.api.messages import (
     AddressedStep,
     ManySteps,
     RawSteps,
+    SessionName,
     StepMessage,
     decode,
     encode,
@@ -29,6 +30,16 @@ _STEP = msgspec.json.Decoder(StepMessage)
 _MANY = msgspec.json.Decoder(ManySteps)
 _RAW = msgspec.json.Decoder(RawSteps)
 _ADDRESSED = msgspec.json.Decoder(AddressedStep)
+
+_NAME = msgspec.json.Decoder(SessionName)
+
+
+class Malformed(NamedTuple):
+    """A step of a message that carries many that cannot be read: whose it is, as far as it says, and why."""
+
+    session_id: str | None
+    error: InvalidRequest
+
 
 Started = asyncio.Future[Result] | ConveyorError
 """A step on its way, or why it is not."""
@@ -73,49 +84,51 @@ async def many_steps(request: Request) -> Response:
     return _json({"results": [await finish(step, answer) for step, answer in started]})
 
 
-def start(services: Services, step: AddressedStep | ConveyorError) -> Started:
+def start(services: Services, step: AddressedStep | Malformed) -> Started:
     """Submit a step of a message that carries many."""
-    if isinstance(step, ConveyorError):
-        return step
+    if isinstance(step, Malformed):
+        return step.error
     try:
         return services.engine.submit(key_of(step.session_id), step.timestep(services.limits.max_chunk))
     except ConveyorError as error:
         return error
 
 
-async def finish(step: AddressedStep | ConveyorError, started: Started) -> dict[str, Any]:
+async def finish(step: AddressedStep | Malformed, started: Started) -> dict[str, Any]:
     """Wait for a step of a message that carries many, and return its part of the answer."""
-    session_id = None if isinstance(step, ConveyorError) else step.session_id
     try:
         if isinstance(started, ConveyorError):
             raise started
-        return rest_answer(session_id or "", await started)
+        return rest_answer(step.session_id or "", await started)
     except ConveyorError as error:
-        return rest_error(session_id, error)
+        return rest_error(step.session_id, error)
 
 
-def decode_each(items: Sequence[msgspec.Raw], limit: int) -> list[AddressedStep | ConveyorError]:
+def decode_step(content: bytes | str) -> AddressedStep | Malformed:
+    """Decode a step that names its session."""
+    try:
+        return decode(_ADDRESSED, content)
+    except InvalidRequest as error:
+        try:
+            return Malformed(decode(_NAME, content).session_id, error)
+        except InvalidRequest:
+            return Malformed(None, error)
+
+
+def decode_each(items: Sequence[msgspec.Raw], limit: int) -> list[AddressedStep | Malformed]:
     """Decode steps one by one, so that a malformed one is alone with its error."""
     if len(items) > limit:
         raise InvalidRequest(f"{len(items)} steps were sent at once; at most {limit} are taken")
-    steps: list[AddressedStep | ConveyorError] = []
-    for item in items:
-        try:
-            steps.append(decode(_ADDRESSED, bytes(item)))
-        except InvalidRequest as error:
-            steps.append(error)
-    return steps
+    return [decode_step(bytes(item)) for item in items]
 
 
-def _addressed(content: bytes, limit: int) -> Sequence[AddressedStep | ConveyorError]:
+def _addressed(content: bytes, limit: int) -> Sequence[AddressedStep | Malformed]:
     try:
         steps = _MANY.decode(content).steps
         if len(steps) <= limit:
             return steps
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # decoded step by step below, which also says what is wrong
-    except msgspec.DecodeError:
-        pass
     return decode_each(decode(_RAW, content).steps, limit)
 
 

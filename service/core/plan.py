@@ -12,7 +12,7 @@ n > at + 1                 `StepGap`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ from service.core.spec import ModelSpec
 from service.core.timestep import named, rows
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The answer is timesteps `start` to `stop` (exclusive) of the turn's run."""
 
     start: int
@@ -35,8 +34,7 @@ class Window:
 Outcome = Window | Result | ConveyorError
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """`x` is (time, features), what to run, or None for nothing; `outcomes` has one for each step of the turn."""
 
     x: NDArray[np.float32] | None

@@ -5,7 +5,7 @@ Each has a contract suite in ``tests/contracts`` that every adapter passes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ from service.core.spec import ModelSpec
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """Replace the session under `key` by `session`, if it still is at `epoch` and `step`."""
 
     key: SessionKey
@@ -27,8 +26,7 @@ class Commit:
     session: Session
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """A commit came too late: `current` is what the store holds, None where the session is gone."""
 
     current: Session | None
@@ -149,11 +147,11 @@ class Models(Protocol):
 class Observer(Protocol):
     """Is told what happens, for metrics. Must be quick and never raise."""
 
-    def batch(self, model: ModelRef, sessions: int, timesteps: int) -> None:
-        """A run of one model was made."""
+    def batch(self, model: ModelRef, sessions: int) -> None:
+        """A run of one model was made for so many sessions."""
 
     def stage(self, stage: str, seconds: float) -> None:
-        """A batch spent so long in one of ``read``, ``run``, ``commit``; a step, in ``queue``."""
+        """A batch spent so long in one of ``queue`` (its longest-waiting step), ``read``, ``run``, ``commit``."""
 
     def cache(self, hits: int, misses: int) -> None: ...
 

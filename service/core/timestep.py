@@ -15,11 +15,12 @@ MAX_ABS = 1e18
 a recurrent cell turns an infinity into a finite answer and a ruined state."""
 
 
-def rows(spec: ModelSpec, values: Values) -> NDArray[np.float32]:
+def rows(spec: ModelSpec, values: Values, what: str = "x") -> NDArray[np.float32]:
     """Return the timesteps as (time, features), float32, in the order of the model's features.
 
     Raises `InvalidTimestep`, which names the place and the features, for unknown or missing names, a wrong width,
-    rows of different widths, no rows, and numbers that are not finite or beyond `MAX_ABS`.
+    rows of different widths, no rows, and numbers that are not finite or beyond `MAX_ABS`. `what` is what the client
+    calls the values.
     """
     if isinstance(values, dict):
         values = _by_name(spec, values)
@@ -32,7 +33,7 @@ def rows(spec: ModelSpec, values: Values) -> NDArray[np.float32]:
         pass  # something among the numbers is none: it is found and named below
     chunk = cast("Sequence[Sequence[float]]", values if len(row) and _is_row(row[0]) else [values])
     for t, row in enumerate(chunk):
-        where = "x" if chunk[0] is values else f"x[{t}]"
+        where = what if chunk[0] is values else f"{what}[{t}]"
         if not _is_row(row):
             raise _invalid(spec, f"{where} is a number where the timesteps before it are lists of numbers")
         if len(row) != spec.width:

@@ -82,7 +82,11 @@ _IDS = {"a space": "a b", "a slash": "a/b", "nothing": "", "one dot": ".", "two 
 _PATH_IDS = {"a space": "a%20b", "two dots": "%2E%2E", "a byte that is not UTF-8": "%FF", "129 letters": "x" * 129}
 
 BAD_REQUESTS = [
-    *(BadRequest(what, route, body, 422, code, says) for route in (CREATE, OPEN) for what, body, code, says in _BODIES),
+    *(
+        BadRequest(what, route, body, 422, code, says, path)
+        for route, path in ((CREATE, None), (OPEN, "/v1/sessions/{missing}"))
+        for what, body, code, says in _BODIES
+    ),
     *(
         BadRequest(f"an unknown {part}", route, body, 404, "model_not_found", says)
         for route in (CREATE, OPEN)

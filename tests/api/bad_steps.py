@@ -69,7 +69,7 @@ BAD_STEPS = [
     BadStep("an unknown kind of outputs", _with('"outputs": "first"'), _REQUEST, ("'first'", "$.outputs")),
     BadStep("outputs that are null", _with('"outputs": null'), _REQUEST, ("got `null`", "$.outputs")),
     *(
-        BadStep(f"step {number}", _with(f'"step": {number}'), _REQUEST, (says, "$.step"))
+        BadStep(f"step {number[:16]}", _with(f'"step": {number}'), _REQUEST, (says, "$.step"))
         for number, says in {
             "0": ">= 1",
             "-1": ">= 1",

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -71,6 +71,13 @@ class Stream:
     def ask(self, message: object) -> Any:
         self.send(message)
         return self.receive()
+
+    def receive_until_closed(self) -> list[Any]:
+        received = []
+        with suppress(ConnectionClosed):
+            while True:
+                received.append(self.receive())
+        return received
 
     def closed(self) -> Close:
         """Wait until the server closes the socket with nothing more to say, and return how it did."""

@@ -53,6 +53,11 @@ def test_an_error_is_a_failure_and_not_a_fast_answer(servers: Servers) -> None:
         measure(too_long, CONVEYOR, servers, warm_up_s=0.1, seconds=0.3)
 
 
+def test_an_answer_that_is_no_forecast_is_a_failure() -> None:
+    with pytest.raises(RuntimeError, match="an answer cannot be read"):
+        verify(Scenario("one", "", "http", 1), "p", rows(), [Sample(0, 0, b'{"outputs":{}}')])
+
+
 def test_a_wrong_forecast_is_a_failure() -> None:
     wrong = b'{"outputs":{"hot_spot":%s}}' % str([[60.0, 61.0, 62.0]] * 24).encode()
     with pytest.raises(RuntimeError, match="message 0 of p-0 got a wrong forecast"):

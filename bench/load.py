@@ -1,0 +1,132 @@
+"""The load generator, a process of its own: reads a `Job` from standard input, writes a `Load` to standard output.
+
+It runs on uvloop, sends prepared bytes, reads answers with compiled parsers, and takes no garbage collection while the
+clock runs. Latency is from the writing of a message to the end of its answer. The processor time of the server and of
+Redis is read at both ends of the measured window.
+"""
+
+import asyncio
+import gc
+import sys
+import time
+
+import msgspec
+import psutil
+import uvloop
+
+from bench.clients import Connection, HttpConnection, Recorder, WebSocketConnection
+from bench.scenarios import Scenario
+from bench.traffic import Row, Sender, senders
+
+DRAIN_S = 30
+SAMPLED = 4
+"""Connections whose kept answers are handed on to be verified."""
+
+
+class Job(msgspec.Struct, frozen=True):
+    """`pids` are the processes whose use of the machine is measured, by name."""
+
+    scenario: Scenario
+    url: str
+    greeted: bool
+    prefix: str
+    rows: list[Row]
+    warm_up_s: float
+    seconds: float
+    pids: dict[str, int]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The answer to a connection's message number `message`, the first being 0."""
+
+    connection: int
+    message: int
+    body: bytes
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What was measured in `seconds`. Latencies are of messages; `cpu_s` is per process, the load generator's too."""
+
+    seconds: float
+    messages: int
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    cpu_s: dict[str, float]
+    rss_bytes: dict[str, int]
+    samples: list[Sample]
+
+
+async def run(job: Job) -> Load:
+    """Connect, warm up, measure, and wait for the last answers."""
+    recorder = Recorder()
+    connections = [await _connect(job, sender, recorder) for sender in senders(job.scenario, job.prefix, job.rows)]
+    processes = {name: psutil.Process(pid) for name, pid in job.pids.items()} | {"load": psutil.Process()}
+    gc.collect()
+    gc.disable()
+    for connection in connections:
+        connection.start()
+    await recorder.run(job.warm_up_s)
+
+    before = _cpu_seconds(processes)
+    started = time.perf_counter()
+    recorder.recording = True
+    await recorder.run(job.seconds)
+    recorder.recording = False
+    seconds = time.perf_counter() - started
+    after = _cpu_seconds(processes)
+
+    recorder.stopping = True
+    async with asyncio.timeout(DRAIN_S):
+        await asyncio.gather(*(connection.idle.wait() for connection in connections))
+    latencies = sorted(recorder.latencies_ns)
+    return Load(
+        seconds=seconds,
+        messages=len(latencies),
+        p50_ms=_percentile_ms(latencies, 0.5),
+        p99_ms=_percentile_ms(latencies, 0.99),
+        p999_ms=_percentile_ms(latencies, 0.999),
+        cpu_s={name: after[name] - before[name] for name in processes},
+        rss_bytes={name: process.memory_info().rss for name, process in processes.items()},
+        samples=[sample for i, c in enumerate(connections[:SAMPLED]) for sample in _samples(i, c)],
+    )
+
+
+async def _connect(job: Job, sender: Sender, recorder: Recorder) -> Connection:
+    scenario = job.scenario
+    if scenario.wire == "http":
+        http = HttpConnection(sender.messages, scenario.in_flight, scenario.sessions, recorder)
+        await http.connect(job.url)
+        return http
+    socket = WebSocketConnection(sender.messages, scenario.in_flight, scenario.sessions, recorder)
+    await socket.connect(job.url + sender.path, greeted=job.greeted)
+    return socket
+
+
+def _samples(index: int, connection: Connection) -> list[Sample]:
+    first = [Sample(index, message, body) for message, body in enumerate(connection.first)]
+    return [*first, Sample(index, connection.answered - 1, connection.last)]
+
+
+def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
+    times = {name: process.cpu_times() for name, process in processes.items()}
+    return {name: time.user + time.system for name, time in times.items()}
+
+
+def _percentile_ms(latencies_ns: list[int], share: float) -> float:
+    """The smallest latency that `share` of all messages did not exceed."""
+    if not latencies_ns:
+        raise RuntimeError("no answer came while the clock ran")
+    return latencies_ns[min(int(share * len(latencies_ns)), len(latencies_ns) - 1)] / 1e6
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    load = uvloop.run(run(job))
+    # Under PYTHONUNBUFFERED, sys.stdout.buffer is no buffer, and may write less than it is given.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+        output.write(msgspec.json.encode(load))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What the figures were measured on: they mean nothing without it."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+_PACKAGES = ("conveyor", "fastapi", "uvicorn", "uvloop", "httptools", "websockets", "redis", "onnxruntime", "numpy")
+
+
+def describe(redis: Path) -> dict[str, str]:
+    """Return the machine and the versions, by name."""
+    told = subprocess.run([redis, "--version"], capture_output=True, text=True, check=True).stdout
+    return {
+        "processor": f"{_processor()}, {psutil.cpu_count()} logical cores",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "Python": platform.python_version(),
+        "redis-server": next((word[2:] for word in told.split() if word.startswith("v=")), told.strip()),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,64 @@
+"""What is measured: the ways to send timesteps, and the servers that each is sent to."""
+
+from typing import Literal
+
+import msgspec
+
+Wire = Literal["http", "websocket"]
+
+CONVEYOR = "conveyor"
+NAIVE = "naive"
+ECHO = "echo"
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """A closed loop: every connection keeps `in_flight` messages unanswered, and sends the next one for each answer.
+
+    A message carries `timesteps` consecutive timesteps of each of `sessions` sessions, which are the connection's own.
+    With several sessions it goes to the addresses for many, else to the session's own address.
+    """
+
+    name: str
+    title: str
+    wire: Wire
+    connections: int
+    in_flight: int = 1
+    sessions: int = 1
+    timesteps: int = 1
+    subjects: tuple[str, ...] = (CONVEYOR,)
+
+    @property
+    def steps(self) -> int:
+        """Timesteps in one message."""
+        return self.sessions * self.timesteps
+
+
+_ALL = (CONVEYOR, NAIVE, ECHO)
+
+SCENARIOS = (
+    Scenario("rest-1", "REST, 1 connection", "http", 1, subjects=_ALL),
+    Scenario("rest-64", "REST, 64 connections", "http", 64, subjects=_ALL),
+    Scenario("ws-64", "WebSocket, 64 sockets", "websocket", 64, subjects=_ALL),
+    Scenario("ws-64x8", "WebSocket, 64 sockets, 8 in flight", "websocket", 64, in_flight=8, subjects=_ALL),
+    Scenario("frame-256", "WS /v1/stream, 256 sessions a frame", "websocket", 1, sessions=256),
+    Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256),
+    Scenario("chunk-512", "REST, 512 timesteps a chunk", "http", 1, timesteps=512),
+)
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """The throughput of one cell (scenario, subject) over that of another."""
+
+    title: str
+    of: tuple[str, str]
+    over: tuple[str, str]
+
+
+COMPARISONS = (
+    *(
+        Comparison(f"{scenario.title}: Conveyor / naive", (scenario.name, CONVEYOR), (scenario.name, NAIVE))
+        for scenario in SCENARIOS
+        if NAIVE in scenario.subjects
+    ),
+    Comparison("A chunk of 512 / 512 single steps", ("chunk-512", CONVEYOR), ("rest-1", CONVEYOR)),
+)

@@ -1,0 +1,74 @@
+"""The bytes that go over the wire, made before the clock runs."""
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from bench.scenarios import Scenario
+
+Row = list[float]
+
+
+class Sender(msgspec.Struct):
+    """What one connection sends: `messages`, over and over, to `path`, for the sessions `ids`."""
+
+    path: str
+    ids: list[str]
+    messages: list[bytes]
+
+
+def session_id(prefix: str, index: int) -> str:
+    return f"{prefix}-{index}"
+
+
+def row_at(rows: Sequence[Row], session: int, step: int) -> Row:
+    """Return the timestep that a session (by its index) sends as its step number `step`, the first being 0.
+
+    Sessions begin at different rows, so that an answer given to the wrong session is a wrong answer.
+    """
+    return rows[(7 * session + step) % len(rows)]
+
+
+def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender]:
+    """Return one sender per connection. A cycle through its messages is a whole number of cycles through the rows."""
+    made = []
+    for connection in range(scenario.connections):
+        sessions = range(connection * scenario.sessions, (connection + 1) * scenario.sessions)
+        ids = [session_id(prefix, session) for session in sessions]
+        path = _path(scenario, ids[0])
+        bodies = [_body(scenario, prefix, rows, sessions, message) for message in range(len(rows))]
+        messages = [_request(path, body) for body in bodies] if scenario.wire == "http" else bodies
+        made.append(Sender(path, ids, messages))
+    return made
+
+
+def _path(scenario: Scenario, only_id: str) -> str:
+    if scenario.wire == "http":
+        return "/v1/steps" if scenario.sessions > 1 else f"/v1/sessions/{only_id}/steps"
+    return "/v1/stream" if scenario.sessions > 1 else f"/v1/sessions/{only_id}/stream"
+
+
+def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequence[int], message: int) -> bytes:
+    first = message * scenario.timesteps
+
+    def x(session: int) -> Row | list[Row]:
+        if scenario.timesteps == 1:
+            return row_at(rows, session, first)
+        return [row_at(rows, session, first + t) for t in range(scenario.timesteps)]
+
+    content: object
+    if scenario.sessions == 1:
+        content = {"x": x(sessions[0])}
+    else:
+        steps = [{"session_id": session_id(prefix, session), "x": x(session)} for session in sessions]
+        content = {"steps": steps} if scenario.wire == "http" else steps
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _request(path: str, body: bytes) -> bytes:
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

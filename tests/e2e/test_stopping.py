@@ -1,0 +1,127 @@
+"""The end of a process, in order or not: what was answered is kept, and the next process goes on."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.wire import readings, step, step_count, stream, stream_at
+from tests.servers import ConveyorServer, RedisServer, wait_until
+
+ROWS = readings(12)
+
+
+def processes(that: Callable[[int], bool]) -> list[int]:
+    """Return the processes of which something is true."""
+    found = []
+    for number in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+        with suppress(OSError):  # it has ended meanwhile
+            if that(number):
+                found.append(number)
+    return found
+
+
+def redis_servers_in(folder: Path) -> list[int]:
+    """Return the redis-servers that work in a folder."""
+    return processes(lambda number: Path(f"/proc/{number}/cwd").resolve() == folder.resolve())
+
+
+def members_of(group: int) -> list[int]:
+    """Return what still runs in a process group; who has ended and was not yet waited for does not."""
+    return processes(
+        lambda number: (
+            os.getpgid(number) == group
+            and Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
+    )
+
+
+def test_a_service_that_is_told_to_stop_answers_what_is_in_flight() -> None:
+    with (
+        RedisServer() as redis,
+        ConveyorServer(redis_url=redis.url) as service,
+        httpx.Client(base_url=service.url, timeout=10) as client,
+        stream_at(service, "/v1/sessions/a/stream?model=hotspot") as one,
+        stream_at(service, "/v1/stream") as many,
+    ):
+        client.put("/v1/sessions/b", json={"model": "hotspot"})
+        one.receive()
+        redis.signal(signal.SIGSTOP)  # so that the steps stay in flight
+        one.send(*({"x": row} for row in ROWS[:5]))
+        many.send({"session_id": "b", "x": ROWS[0]})
+        time.sleep(0.3)
+        service.terminate()
+        stopped_at = time.monotonic()
+        waking = threading.Timer(0.7, redis.signal, [signal.SIGCONT])
+        waking.start()
+        readiness = client.get("/readyz")
+        answers = [one.receive()["step"] for _ in range(5)], many.receive()["step"]
+        closings = [one.closed().code, many.closed().code]
+        status = service.wait(10)
+        waking.join()
+        assert time.monotonic() - stopped_at < 10
+    assert (readiness.status_code, readiness.json()["ready"]) == (503, False)
+    assert "told to stop" in " ".join(readiness.json()["warnings"])
+    assert (answers, closings) == (([1, 2, 3, 4, 5], 1), [1012, 1012])
+    assert status in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_service_stops_at_once(redis: RedisServer, number: signal.Signals) -> None:
+    with ConveyorServer(redis_url=redis.url) as service, stream_at(service, "/v1/stream") as socket:
+        service.signal(number)
+        assert socket.closed().code == 1012
+        assert service.wait(3) in (0, -number, 128 + number)
+        assert "Traceback" not in service.output()
+
+
+@pytest.mark.parametrize("end", [ConveyorServer.stop, ConveyorServer.kill], ids=["SIGTERM", "SIGKILL"])
+def test_with_its_own_redis_a_service_goes_on_where_it_was(end: object) -> None:
+    with ConveyorServer() as service, httpx.Client(base_url=service.url) as client:
+        client.put("/v1/sessions/pump-7", json={"model": "hotspot"})
+        client.put("/v1/sessions/undisturbed", json={"model": "hotspot"})
+        for number, row in enumerate(ROWS, start=1):
+            if number in (5, 9):
+                end(service)
+                service.start()
+            answer = step(client, "pump-7", row, step=number)
+            assert answer["step"] == number
+        assert answer["outputs"] == step(client, "undisturbed", ROWS)["outputs"]
+        data = service.folder / "data"
+        assert len(redis_servers_in(data)) == 1
+        end(service)
+        assert wait_until(lambda: redis_servers_in(data) == [], 10), "a redis-server was left behind"
+
+
+def test_a_socket_resumes_after_the_death_of_its_service(redis: RedisServer, session_id: str) -> None:
+    with ConveyorServer(redis_url=redis.url) as service:
+        with stream(service, session_id, "?model=hotspot") as socket:
+            socket.receive()
+            acknowledged = [socket.ask({"x": row})["step"] for row in ROWS[:4]]
+            service.kill()
+        service.start()
+        with stream(service, session_id) as socket:
+            assert socket.receive()["step"] == acknowledged[-1]
+            assert socket.ask({"x": ROWS[4], "step": 5})["step"] == 5
+
+
+def test_workers_share_a_port_and_their_sessions_and_end_together() -> None:
+    with ConveyorServer("--workers", "2") as service:
+        httpx.put(f"{service.url}/v1/sessions/pump-7", json={"model": "hotspot"}).raise_for_status()
+        for number in range(1, 31):
+            with httpx.Client(base_url=service.url) as client:  # a connection of its own, to whichever worker takes it
+                assert step(client, "pump-7", ROWS[0], step=number)["step"] == number
+                assert step_count(client, "pump-7") == number
+        data = service.folder / "data"
+        assert len(redis_servers_in(data)) == 1
+        service.terminate()
+        service.wait(10)
+        assert wait_until(lambda: members_of(service.pid) == [], 2), "workers were left behind"
+        assert redis_servers_in(data) == []
+        assert "Traceback" not in service.output()
