@@ -25,7 +25,7 @@ from service.api.body_limit import BodyLimit
 from service.api.dependencies import Limits, Services, State
 from service.core.errors import Unavailable
 from service.core.ports import StateStore
-from service.drain import draining_on_signals
+from service.drain import Drain
 from service.engine import Engine
 from service.sessions import Sessions
 from service.settings import Settings
@@ -48,7 +48,7 @@ def create_app(settings: Settings, on_ready: OnReady | None = None) -> FastAPI:
         async with AsyncExitStack() as stack:
             services = await _services(settings, stack)
             _spare_the_collector()
-            stack.enter_context(draining_on_signals(services, settings.drain_timeout_s))
+            stack.enter_context(Drain(services, settings.drain_timeout_s))
             if on_ready is not None:
                 await on_ready(services)
             yield {"services": services}
@@ -129,7 +129,12 @@ async def _services(settings: Settings, stack: AsyncExitStack) -> Services:
         ),
         models=repository,
         store=store,
-        limits=Limits(settings.max_chunk, settings.max_frame_steps, settings.max_in_flight),
+        limits=Limits(
+            max_width=2 * max(model.spec.width for model in repository),
+            max_chunk=settings.max_chunk,
+            max_frame_steps=settings.max_frame_steps,
+            max_in_flight=settings.max_in_flight,
+        ),
         exposition=observer.exposition,
     )
 

@@ -7,6 +7,7 @@ admitted ends in a result or an error, on every path. A step is answered only af
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -57,7 +58,7 @@ class Engine:
         Raises `Overloaded` where too many wait, and `ShuttingDown`.
         """
         if self._closed:
-            raise ShuttingDown("this process is shutting down; another one will answer")
+            raise self._shutting_down()
         if self._former.waiting + timestep.length > self._max_queue:
             self._observer.refused(Overloaded.code)
             raise Overloaded(f"{self._former.waiting} timesteps are waiting, the limit is {self._max_queue}")
@@ -79,13 +80,29 @@ class Engine:
         """Read a session anew when it is next needed."""
         self._cache.drop(key)
 
-    async def close(self) -> None:
-        """Admit nothing more, finish what was admitted."""
+    async def settle(self) -> None:
+        """Return when what has been admitted until now has been answered."""
+        admitted: list[asyncio.Future[Any]] = [*self._tasks, *(step.future for step in self._former.steps())]
+        if admitted:
+            await asyncio.wait(admitted)
+
+    async def close(self, timeout_s: float = 1.0) -> None:
+        """Admit nothing more; finish what was admitted, or after `timeout_s` seconds refuse what is left of it."""
         self._closed = True
-        while not self._former.idle:
-            self._pump()
-            await asyncio.gather(*self._tasks)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._former.idle:
+                    await self.settle()
+        except TimeoutError:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._pipeline.refuse(self._former.abandon(), self._shutting_down())
         self._pipeline.close()
+
+    @staticmethod
+    def _shutting_down() -> ShuttingDown:
+        return ShuttingDown("this process is shutting down; another one will answer")
 
     def _pump(self) -> None:
         self._pump_is_due = False
@@ -102,7 +119,7 @@ class Engine:
         except ConveyorError as error:
             failure = error
         except asyncio.CancelledError:
-            failure = ShuttingDown("this process is shutting down")
+            failure = self._shutting_down()
             raise
         except Exception as error:
             log.exception("a batch failed")
@@ -114,4 +131,5 @@ class Engine:
                 if turn.key not in repeated:
                     self._pipeline.refuse(turn.steps, failure)
             self._former.done(batch, again)
-            self._pump()
+            if not isinstance(failure, ShuttingDown):
+                self._pump()

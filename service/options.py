@@ -20,6 +20,8 @@ def settings_of(**options: Any) -> Settings:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         for item in error.errors():
+            if not item["loc"]:
+                fail(str(item["msg"]))
             name = ".".join(map(str, item["loc"]))
             option = f" (or --{name.replace('_', '-')})" if name in options else ""
             typer.echo(f"CONVEYOR_{name.upper()}{option}: {item['msg']}", err=True)

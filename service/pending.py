@@ -13,13 +13,17 @@ from service.core.session import Result, Session, SessionKey, Timestep
 
 @dataclass(slots=True)
 class Pending:
-    """A step that was admitted and not yet answered. Times are the engine's clock, in seconds."""
+    """A step that was admitted and not yet answered. Times are the engine's clock, in seconds.
+
+    `alone` says that it has been run once, in company, without a finite answer.
+    """
 
     timestep: Timestep
     future: asyncio.Future[Result]
     submitted: float
     deadline: float
     length: int
+    alone: bool = False
 
     def answer(self, result: Result) -> None:
         if not self.future.done():  # its client may have gone

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.core.batch import Turn
 from service.core.cache import LRU
-from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, SessionNotFound
+from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown, SessionNotFound
 from service.core.plan import Window, plan
 from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, StateStore
 from service.core.session import ModelRef, Result, Session, SessionKey
@@ -46,7 +46,7 @@ class Pipeline:
         self._threads.shutdown()
 
     async def advance(self, batch: StepBatch) -> list[StepTurn]:
-        """Answer a batch's steps. Returns the turns that lost against another writer and are to be made again.
+        """Answer a batch's steps. Returns the turns that are to be made again.
 
         Raises the store's `Unavailable` errors; the steps that it left unanswered did not advance, or nobody knows.
         """
@@ -60,9 +60,11 @@ class Pipeline:
             if run.plan.x is not None:
                 groups.setdefault((run.model.ref, len(run.plan.x)), []).append(run)
         ran: list[Ran] = []
+        again: list[StepTurn] = []
         for group in groups.values():
-            ran += await self._run_group(group)
-        return await self._commit(ran)
+            await self._run_group(group, ran, again)
+        await self._commit(ran, again)
+        return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model, in a thread where it would hold up the event loop. See `Model.run`."""
@@ -134,8 +136,13 @@ class Pipeline:
             return error
         return Run(turn, session, model, plan(session, model.spec, [step.timestep for step in turn.steps]))
 
-    async def _run_group(self, group: list[Run]) -> list[Ran]:
-        """Run turns of one model and one length as one batch. Those that failed are refused here, and left out."""
+    async def _run_group(self, group: list[Run], ran: list[Ran], again: list[StepTurn]) -> None:
+        """Run turns of one model and one length as one batch.
+
+        Those that came out well are put into `ran`. One without a finite answer is put into `again`, its session to be
+        read anew and its steps to be taken one by one, so that no step is refused for the company it was in or on the
+        word of an old record; the second time it is refused.
+        """
         model = group[0].model
         x = np.stack([run.plan.x for run in group if run.plan.x is not None])
         state = np.frombuffer(b"".join([run.session.state for run in group]), np.float32).reshape(len(group), -1)
@@ -144,14 +151,13 @@ class Pipeline:
         except ConveyorError as error:
             for run in group:
                 self.refuse(run.turn.steps, error)
-            return []
+            return
         finite = finite_rows(outputs, next_state)
         nonce = secrets.randbits(64)
         now = unix_ms()
-        ran = []
         for i, run in enumerate(group):
             if not finite[i]:
-                self.refuse(run.turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
+                self._not_finite(run.turn, again)
                 continue
             session = run.session
             advanced = Session(
@@ -165,21 +171,31 @@ class Pipeline:
                 outputs=outputs[i, -1].tobytes(),
             )
             ran.append(Ran(run, advanced, outputs[i]))
-        return ran
 
-    async def _commit(self, ran: list[Ran]) -> list[StepTurn]:
+    def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
+        self._cache.drop(turn.key)
+        if turn.steps[0].alone:
+            self.refuse(turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
+            return
+        for step in turn.steps:
+            step.alone = True
+        again.append(turn)
+
+    async def _commit(self, ran: list[Ran], again: list[StepTurn]) -> None:
+        """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
         if not ran:
-            return []
+            return
         commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_, _ in ran]
         started = self._clock()
         try:
             verdicts = await self._store.commit(commits)
-        except BaseException:
-            for commit in commits:
+        except BaseException as error:
+            for (run, _, _), commit in zip(ran, commits, strict=True):
                 self._cache.drop(commit.key)
+                if isinstance(error, asyncio.CancelledError):
+                    self.refuse(run.turn.steps, OutcomeUnknown("this process was stopped in the middle of a write"))
             raise
         self._observer.stage("commit", self._clock() - started)
-        again = []
         committed: Counter[ModelRef] = Counter()
         for made, commit, verdict in zip(ran, commits, verdicts, strict=True):
             turn = made.run.turn
@@ -196,7 +212,6 @@ class Pipeline:
                 self.refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(commit.key))
         for model, timesteps in committed.items():
             self._observer.steps(model, timesteps)
-        return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
     def _answer(self, ran: Ran) -> None:
         (turn, session, model, plan), _, outputs = ran

@@ -34,6 +34,9 @@ class Config(uvicorn.Config):
             ws="websockets-sansio",
             ws_per_message_deflate=False,
             ws_max_size=settings.max_body_bytes,
+            # Pings keep proxies from closing idle sockets, but nobody is cut off for a late pong: it may wait behind a
+            # client's own steps. TCP finds out who has gone, see `listen`.
+            ws_ping_timeout=None,
             log_config=None,
             access_log=settings.access_log,
             proxy_headers=settings.access_log,  # nothing else asks who the client is
@@ -46,11 +49,19 @@ class Config(uvicorn.Config):
         self.lifespan_class = Lifespan
 
 
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises `OSError` where the address cannot be had."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit what makes the system notice within a minute that a client has vanished.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:
+                listener.setsockopt(socket.IPPROTO_TCP, option, value)
         listener.bind((host, port))
         listener.listen(2048)
         listener.set_inheritable(True)

@@ -1,6 +1,7 @@
 """The life of a session outside of its timesteps: opened, shown, listed, reset, forked, carried elsewhere, deleted."""
 
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from service.core.errors import (
     ModelMismatch,
     NonFiniteOutput,
     SessionExists,
+    SessionNotFound,
 )
 from service.core.ports import Commit, Floats, Model, Models, Page, StateStore
 from service.core.session import Session, SessionKey, Values
@@ -126,10 +128,11 @@ class Sessions:
         if session.step > _MAX_STEP:
             raise InvalidRecord(f"the record's step {session.step} is beyond {_MAX_STEP}")
         session = _anew(session, self._ttl(session.ttl_s))
-        if (stored := await self._store.create(key, session)) is None:
-            self._engine.forget(key)
-            return Opened(session, created=True)
-        return Opened(await self._replace(key, stored, session), created=False)
+        while (stored := await self._store.create(key, session)) is not None:
+            with suppress(SessionNotFound):  # it has gone since: the name is free now
+                return Opened(await self._replace(key, stored, session), created=False)
+        self._engine.forget(key)
+        return Opened(session, created=True)
 
     async def _load(self, key: SessionKey) -> Session | None:
         (session,) = await self._store.load([key])

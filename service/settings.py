@@ -1,9 +1,10 @@
 """Every setting of the service, read from the environment (prefix ``CONVEYOR_``) or given by the command line."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
+from pydantic import model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[int, Gt(0)]
@@ -32,7 +33,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     """Folder of the private redis-server, where none is named."""
 
-    session_ttl_s: Positive = 7 * 24 * 3600
+    session_ttl_s: Annotated[int, Gt(0), Le(2**32 - 1)] = 7 * 24 * 3600
     """Seconds that a session lives after its last timestep, where its creator does not say."""
     max_ttl_s: Annotated[int, Gt(0), Le(2**32 - 1)] = 365 * 24 * 3600
     """Longest time to live that a creator may ask for, seconds."""
@@ -49,7 +50,7 @@ class Settings(BaseSettings):
     """Messages of one WebSocket that are being worked on; further ones wait in the connection."""
     max_frame_steps: Positive = 1024
     """Steps in one ``POST /v1/steps`` or in one frame of ``/v1/stream``."""
-    max_body_bytes: Positive = 8 * 1024 * 1024
+    max_body_bytes: Positive = 2 * 1024 * 1024
     """Bytes in the body of a request, or in a frame of a WebSocket."""
     cache_sessions: Positive = 20_000
     """Sessions whose last record this process remembers, so that it need not be read again."""
@@ -57,8 +58,8 @@ class Settings(BaseSettings):
     step_timeout_s: Seconds = 10.0
     """Seconds that a step may wait before it is refused unrun."""
     store_timeout_s: Seconds = 2.0
-    """Seconds that one exchange with Redis may take."""
-    drain_timeout_s: Annotated[float, Gt(0), Le(9)] = 8.0
+    """Seconds that one exchange with Redis may take; one that failed is made once more."""
+    drain_timeout_s: Annotated[float, Gt(0), Le(7)] = 7.0
     """Seconds that running steps and open sockets get when the process is told to stop."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -67,3 +68,9 @@ class Settings(BaseSettings):
     """Lines for people, or for a log collector."""
     access_log: bool = False
     """Log every request; metrics count them anyway."""
+
+    @model_validator(mode="after")
+    def _require_order(self) -> Self:
+        if self.session_ttl_s > self.max_ttl_s:
+            raise ValueError(f"session_ttl_s is {self.session_ttl_s}, beyond max_ttl_s, {self.max_ttl_s}")
+        return self

@@ -1,7 +1,7 @@
 """A TCP proxy that breaks what passes through it: the network between the service and Redis on a bad day."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ class Proxy:
 
     `fate` sees each piece of a client's request and says what becomes of it: ``"pass"``, ``"lose the reply"`` (the
     server gets the request, the client a closed connection), ``"lose the request"`` (the server never sees it), or
-    ``"hang"`` (neither hears of the other again).
+    ``"hang"`` (neither hears of the other again). `meanwhile` happens between a lost reply and its discovery.
     """
 
     def __init__(self, url: str) -> None:
@@ -21,6 +21,7 @@ class Proxy:
         assert target.port is not None
         self._target = (target.hostname, target.port)
         self.fate: Callable[[bytes], str] = lambda request: "pass"
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
         self.broken = 0
         self.url = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,7 +57,7 @@ class Proxy:
             await self._relay(reader, writer)
         finally:
             writer.close()
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,9 +71,12 @@ class Proxy:
                     continue
                 self.broken += 1
                 replies.cancel()
+                await asyncio.gather(replies, return_exceptions=True)
                 if fate == "lose the reply":
                     downstream.write(request)
                     await upstream.read(1)  # the server has acted
+                    if self.meanwhile is not None:
+                        await self.meanwhile()
                 if fate == "hang":
                     await asyncio.Event().wait()
                 return

@@ -15,6 +15,7 @@ from service.core.errors import (
     DeadlineExceeded,
     InternalError,
     ModelMismatch,
+    OutcomeUnknown,
     Overloaded,
     SessionNotFound,
     ShuttingDown,
@@ -26,6 +27,7 @@ from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
 from service.engine import Engine
 from service.sessions import Sessions
+from tests.adapters.graphs import accumulator, save
 
 MODELS = Path(__file__).parent.parent / "models"
 X = [0.7, 12.0, 54.0, 76.0, 1.0, 0.0, 1.0, 0.0]
@@ -303,6 +305,73 @@ async def test_a_state_of_another_file_is_refused(engine: Engine, store: Countin
     await store.create(key(), foreign)
     with pytest.raises(ModelMismatch):
         await engine.step(key(), one())
+
+
+async def test_a_session_that_became_another_models_is_judged_by_that_model(
+    tmp_path: Path, store: CountingStore
+) -> None:
+    save(accumulator(), tmp_path, "sum")
+    save((MODELS / "hotspot" / "1" / "model.onnx").read_bytes(), tmp_path, "hotspot")
+    models = ModelRepository.load(tmp_path, max_batch=2)
+    engine, elsewhere = (Engine(store, models, PrometheusObserver()) for _ in range(2))
+    sessions = Sessions(store, models, elsewhere, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    await sessions.create(key(), "hotspot")
+    await engine.step(key(), one())
+    await sessions.delete(key())
+    await sessions.create(key(), "sum")
+    assert (await engine.step(key(), Timestep([1.0, 2.0]))).outputs["total"].tolist() == [1.0, 2.0]
+    for each in (engine, elsewhere):
+        await each.close()
+
+
+@pytest.fixture
+async def summing(tmp_path: Path, store: CountingStore) -> AsyncIterator[tuple[Engine, Sessions]]:
+    """An engine for a model that overflows when it is fed enough large numbers."""
+    save(accumulator(gain=1e30), tmp_path, "sum")
+    models = ModelRepository.load(tmp_path, max_batch=4)
+    engine = Engine(store, models, PrometheusObserver())
+    yield engine, Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    await engine.close()
+
+
+async def test_a_step_without_a_finite_answer_is_refused_alone(summing: tuple[Engine, Sessions]) -> None:
+    engine, sessions = summing
+    await sessions.create(key(), "sum")
+    await sessions.create(key("other"), "sum")
+    fine, huge = Timestep([1.0, 1.0]), Timestep([1e18, 1.0])
+    futures = [engine.submit(key(), step) for step in (fine, fine, huge, fine)] + [engine.submit(key("other"), fine)]
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    codes = [result.step if isinstance(result, Result) else getattr(result, "code", None) for result in results]
+    assert codes == [1, 2, "non_finite_output", 3, 1]
+    assert (await sessions.get(key())).step == 3
+
+
+async def test_a_step_is_not_refused_for_a_state_that_is_no_more(
+    summing: tuple[Engine, Sessions], store: CountingStore, tmp_path: Path
+) -> None:
+    engine, sessions = summing
+    await sessions.create(key(), "sum")
+    for _ in range(3):
+        await engine.step(key(), Timestep([1e8, 1.0]))
+    models = ModelRepository.load(tmp_path, max_batch=1)
+    elsewhere = Engine(store, models, PrometheusObserver())
+    await Sessions(store, models, elsewhere, default_ttl_s=60, max_ttl_s=600, max_history=9).reset(key())
+    await elsewhere.close()
+    assert (await engine.step(key(), Timestep([1e8, 1.0]))).step == 1
+
+
+async def test_closing_ends_in_time_where_the_store_hangs(store: CountingStore, models: ModelRepository) -> None:
+    engine = Engine(store, models, PrometheusObserver())
+    sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    await sessions.create(key(), "hotspot")
+    store.gate.clear()
+    writing = engine.submit(key(), one())
+    await store.arrived.wait()
+    waiting = engine.submit(key(), one())
+    async with asyncio.timeout(2):
+        await engine.close(0.1)
+    results = await asyncio.gather(writing, waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknown, ShuttingDown]
 
 
 async def test_a_timestep_without_a_finite_answer_leaves_the_session_alone(engine: Engine, sessions: Sessions) -> None:

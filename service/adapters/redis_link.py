@@ -1,8 +1,9 @@
-"""One exchange with Redis, with an honest account of what may have happened when it fails."""
+"""Exchanges with Redis, with an honest account of what may have happened when one fails."""
 
+import asyncio
 import hashlib
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 from redis.asyncio import BlockingConnectionPool
@@ -30,12 +31,18 @@ class Script:
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-class RedisLink:
-    """Sends commands over a small pool of connections.
+class Reply(NamedTuple):
+    """What Redis answered. `repeated` says that the command may have been carried out before, its reply lost."""
 
-    The client library's own retries are off: it would repeat a write whose reply was lost without telling anyone.
-    Here a failed exchange is repeated once on another connection when the caller says that this is harmless, and
-    otherwise ends in
+    value: Any
+    repeated: bool
+
+
+class RedisLink:
+    """Sends commands over a small pool of connections. `timeout_s` bounds an exchange, its connection included.
+
+    The client library's own retries are off: it would repeat a write whose reply was lost without telling anyone. Here
+    a failed exchange is repeated once, on another connection, and ends in
 
     - `StoreUnavailable`: the command was not carried out, for certain;
     - `OutcomeUnknown`: it was sent, and what became of it nobody knows;
@@ -43,6 +50,7 @@ class RedisLink:
     """
 
     def __init__(self, url: str, *, timeout_s: float, connections: int = 16) -> None:
+        self._timeout_s = timeout_s
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
@@ -52,36 +60,40 @@ class RedisLink:
             retry=Retry(NoBackoff(), 0),
         )
 
-    async def call(self, *command: Any) -> Any:
-        """Send a command whose repetition does no harm; return the reply."""
-        try:
-            return await self.call_once(*command)
-        except StoreUnavailable:
-            return await self.call_once(*command)
-        except OutcomeUnknown as unknown:
-            try:
-                return await self.call_once(*command)
-            except StoreUnavailable:
-                raise unknown from None
-
-    async def run(self, script: Script, keys: list[str], args: list[Any]) -> Any:
-        """Call a script whose repetition does no harm; load it first where the server does not know it."""
+    async def run(self, script: Script, keys: list[str], args: list[Any]) -> Reply:
+        """Call a script whose repetition does no harm; the server is sent its source where it does not know it."""
         tail = (len(keys), *keys, *args)
-        try:
-            return await self.call("EVALSHA", script.digest, *tail)
-        except NoScriptError:
-            return await self.call("EVAL", script.source, *tail)
+        return await self.call("EVALSHA", script.digest, *tail, unknown=("EVAL", script.source, *tail))
+
+    async def call(self, *command: Any, unknown: tuple[Any, ...] = ()) -> Reply:
+        """Send a command whose repetition does no harm; `unknown` in its place where its script is not known."""
+        failure: StoreUnavailable | OutcomeUnknown | None = None
+        while True:
+            try:
+                return Reply(await self.call_once(*command), isinstance(failure, OutcomeUnknown))
+            except NoScriptError:
+                command = unknown
+            except (StoreUnavailable, OutcomeUnknown) as error:
+                if failure is not None:
+                    # Whatever the second attempt met, the first may have been carried out.
+                    raise failure if isinstance(failure, OutcomeUnknown) else error from None
+                failure = error
 
     async def call_once(self, *command: Any) -> Any:
         """Send a command; return the reply."""
+        sent = False
         try:
-            connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._timeout_s):
+                connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                try:
+                    sent = True
+                    return await self._exchange(connection, command)
+                finally:
+                    await self._pool.release(connection)
+        except (NoScriptError, StoreFull, StoreUnavailable, OutcomeUnknown):
+            raise
         except (RedisError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
-        try:
-            return await self._exchange(connection, command)
-        finally:
-            await self._pool.release(connection)
+            raise _outcome_unknown(error) if sent else _unavailable(error) from error
 
     async def _exchange(self, connection: AbstractConnection, command: tuple[Any, ...]) -> Any:
         try:
@@ -94,14 +106,8 @@ class RedisLink:
             raise StoreFull(f"Redis is out of memory: {error}") from error
         except (ResponseError, BusyLoadingError) as error:
             raise _unavailable(error) from error
-        except (RedisError, OSError, TimeoutError) as error:
-            await connection.disconnect(nowait=True)
-            raise OutcomeUnknown(
-                f"the connection to Redis failed before it answered ({error or type(error).__name__}); the step may "
-                "have been applied: send it again with its step number to be told"
-            ) from error
         except BaseException:
-            # Cancelled between the command and its reply: the next user of this connection would read our reply.
+            # Whatever comes on this connection now is the reply to this command, not to the next one.
             await connection.disconnect(nowait=True)
             raise
 
@@ -112,4 +118,8 @@ class RedisLink:
 def _unavailable(error: BaseException) -> StoreUnavailable:
     if isinstance(error, AuthenticationError | AuthorizationError):
         return StoreUnavailable("Redis refused the service's credentials")
-    return StoreUnavailable(f"Redis cannot be used: {error or type(error).__name__}")
+    return StoreUnavailable(f"Redis cannot be used: {str(error) or type(error).__name__}")
+
+
+def _outcome_unknown(error: BaseException) -> OutcomeUnknown:
+    return OutcomeUnknown(f"Redis did not answer ({str(error) or type(error).__name__})")

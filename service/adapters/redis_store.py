@@ -31,9 +31,10 @@ _SCAN_ROUNDS = 100
 class RedisStore:
     """See `service.core.ports.StateStore`.
 
-    A commit may be sent twice when a connection fails. That is harmless: the second finds the first's epoch and step
-    changed and is handed the stored record, whose nonce says that it was ours. For the same reason a write that got
-    stuck on its way can never overtake a later one.
+    A commit may be sent twice when a connection fails. That is harmless: the second finds the epoch and step changed
+    by the first and is handed the stored record, whose nonce says that it was ours. Where others have written since,
+    so that it no longer tells, the outcome is called unknown. A write that got stuck on its way can never overtake a
+    later one.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 2.0, description: str | None = None) -> None:
@@ -43,7 +44,7 @@ class RedisStore:
         self._description = description or f"Redis at {_without_password(url)}"
 
     async def load(self, keys: Sequence[SessionKey]) -> list[Session | InvalidRecord | None]:
-        values = await _certain(self._link.call("MGET", *map(redis_key, keys)))
+        values = await self._read("MGET", *map(redis_key, keys))
         return [None if value is None else _decode(value) for value in values]
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
@@ -56,12 +57,16 @@ class RedisStore:
                 record.encode(session),
                 session.ttl_s * 1000,
             )
-        replies = await self._link.run(self._commit, keys, args)
-        return [_verdict(reply, commit.session) for reply, commit in zip(replies, commits, strict=True)]
+        replies, repeated = await self._link.run(self._commit, keys, args)
+        return [
+            _verdict(reply, commit.epoch, commit.session, repeated)
+            for reply, commit in zip(replies, commits, strict=True)
+        ]
 
     async def create(self, key: SessionKey, session: Session) -> Session | None:
         args = [record.encode(session), session.ttl_s * 1000]
-        verdict = _verdict(await self._link.run(self._create, [redis_key(key)], args), session)
+        reply, repeated = await self._link.run(self._create, [redis_key(key)], args)
+        verdict = _verdict(reply, None, session, repeated)
         if isinstance(verdict, ConveyorError):
             raise verdict
         return verdict.current if verdict else None
@@ -70,8 +75,9 @@ class RedisStore:
         try:
             return bool(await self._link.call_once("DEL", redis_key(key)))
         except OutcomeUnknown:
-            # Whether it was the lost exchange or this one that found the session, it was there when asked.
-            await _certain(self._link.call("DEL", redis_key(key)))
+            # Not sent again: somebody may have opened a session of that name since.
+            if await self._read("EXISTS", redis_key(key)):
+                raise
             return True
 
     async def scan(self, tenant: str, model: str | None, cursor: str | None, limit: int) -> Page:
@@ -81,7 +87,7 @@ class RedisStore:
         for _ in range(_SCAN_ROUNDS):
             if not waiting and position is not None:
                 count = max(limit - len(sessions), 10)
-                reply = await _certain(self._link.call("SCAN", position, "MATCH", prefix + "*", "COUNT", count))
+                reply = await self._read("SCAN", position, "MATCH", prefix + "*", "COUNT", count)
                 position = int(reply[0]) or None
                 waiting = [key.decode().split(":", 3)[3] for key in reply[1]]
             room = limit - len(sessions)
@@ -98,7 +104,7 @@ class RedisStore:
         return Page(sessions, _write_cursor(position, waiting))
 
     async def health(self) -> StoreHealth:
-        info = _fields(await _certain(self._link.call("INFO", "everything")))
+        info = _fields(await self._read("INFO"))
         warnings = []
         if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
             warnings.append(
@@ -111,6 +117,13 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._link.close()
+
+    async def _read(self, *command: Any) -> Any:
+        """Send a command that changes nothing: where it fails, nothing is in doubt."""
+        try:
+            return (await self._link.call(*command)).value
+        except OutcomeUnknown as error:
+            raise StoreUnavailable(f"Redis did not answer: {error.__cause__ or error}") from error
 
 
 def redis_key(key: SessionKey) -> str:
@@ -126,8 +139,8 @@ def _decode(value: bytes) -> Session | InvalidRecord:
         return error
 
 
-def _verdict(reply: Any, session: Session) -> Lost | ConveyorError | None:
-    """Read what a script says of one key that was to become `session`."""
+def _verdict(reply: Any, epoch: int | None, session: Session, repeated: bool) -> Lost | ConveyorError | None:
+    """Read what a script says of one key, which was of `epoch` (None: free) and was to become `session`."""
     if reply == _WRITTEN:
         return None
     if reply == _MISSING:
@@ -138,16 +151,16 @@ def _verdict(reply: Any, session: Session) -> Lost | ConveyorError | None:
     stored = _decode(reply)
     if isinstance(stored, InvalidRecord):
         return stored
-    is_ours = (stored.epoch, stored.step, stored.nonce) == (session.epoch, session.step, session.nonce)
-    return None if is_ours else Lost(stored)
-
-
-async def _certain(reading: Any) -> Any:
-    """Await an exchange that changes nothing: where it fails, nothing is in doubt."""
-    try:
-        return await reading
-    except OutcomeUnknown as error:
-        raise StoreUnavailable(f"Redis did not answer: {error.__cause__ or error}") from error
+    if stored.epoch == session.epoch != epoch:
+        return None  # nobody else has an epoch that was drawn for this very write
+    if (stored.epoch, stored.step, stored.nonce) == (session.epoch, session.step, session.nonce):
+        return None
+    if repeated and (stored.epoch != epoch or stored.step > session.step):
+        return OutcomeUnknown(
+            f"the session has moved on to step {stored.step} since a write whose reply was lost",
+            current_step=stored.step,
+        )
+    return Lost(stored)
 
 
 def _read_cursor(cursor: str | None) -> tuple[int | None, list[str]]:

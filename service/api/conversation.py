@@ -37,6 +37,7 @@ class Conversation:
         self._replies: asyncio.Queue[Replying | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(services.limits.max_in_flight)
         self._reader: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
 
     @property
@@ -49,20 +50,26 @@ class Conversation:
             self._reader.cancel()
         await self._ended.wait()
 
+    def abort(self) -> None:
+        """Stop in the middle of whatever it is: for a client that does not read its answers."""
+        if self._writer is not None:
+            self._writer.cancel()
+
     async def run(self) -> None:
         """Converse until an answer closes the socket or `stop` is called. Raises `Gone` where the client leaves."""
         self._reader = asyncio.create_task(self._read())
-        writer = asyncio.create_task(self._write())
+        self._writer = writer = asyncio.create_task(self._write())
         self._services.sockets.add(self)
         try:
             if self._services.draining:
                 self._reader.cancel()
-            ended, _ = await asyncio.wait({self._reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({self._reader, writer}, return_when=asyncio.FIRST_COMPLETED)
             if self._reader.cancelled():
                 self._replies.put_nowait(None)
-                await writer
-            else:
-                ended.pop().result()  # raises `Gone`, or a defect, which the server logs before it closes with 1011
+                await asyncio.wait({writer})
+            for task in (self._reader, writer):
+                if task.done() and not task.cancelled():
+                    task.result()  # raises `Gone`, or a defect, which the server logs before it closes with 1011
         finally:
             self._services.sockets.discard(self)
             self._ended.set()

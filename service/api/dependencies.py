@@ -23,11 +23,19 @@ class Stoppable(Protocol):
         """Answer what was asked, close, and return when that is done."""
         ...
 
+    def abort(self) -> None:
+        """End it as it is."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may ask for; see `service.settings.Settings`."""
+    """What one request may ask for; see `service.settings.Settings`.
 
+    `max_width` is a count of numbers beyond which no timestep can be meant for any model that is served.
+    """
+
+    max_width: int
     max_chunk: int
     max_frame_steps: int
     max_in_flight: int

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 import orjson
 
+from service.api.dependencies import Limits
 from service.api.problems import problem
 from service.core.errors import ConveyorError, InvalidRequest
 from service.core.session import Result, Timestep
@@ -24,13 +25,16 @@ class StepMessage(msgspec.Struct, forbid_unknown_fields=True):
     step: StepNumber | None = None
     outputs: Literal["last", "all"] = "last"
 
-    def timestep(self, max_chunk: int) -> Timestep:
-        """Return what is asked for. Raises `InvalidRequest` for a chunk of more than `max_chunk` timesteps."""
+    def timestep(self, limits: Limits) -> Timestep:
+        """Return what is asked for. Raises `InvalidRequest` for more than any session could take."""
         x: Any = self.x
-        length = len(x) if x and type(x) is list and type(x[0]) is list else 1
-        if length > max_chunk:
-            raise InvalidRequest(f"x has {length} timesteps; a chunk has at most {max_chunk}")
-        return Timestep(x, length, self.step, self.outputs == "all")
+        rows = x if x and type(x) is list and type(x[0]) is list else [x]
+        if len(rows) > limits.max_chunk:
+            raise InvalidRequest(f"x has {len(rows)} timesteps; a chunk has at most {limits.max_chunk}")
+        width = max(len(row) for row in rows if type(row) is not float)
+        if width > limits.max_width:
+            raise InvalidRequest(f"x has {width} numbers to a timestep; no model that is served takes so many")
+        return Timestep(x, len(rows), self.step, self.outputs == "all")
 
 
 class AddressedStep(StepMessage, forbid_unknown_fields=True, kw_only=True):

@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from service.core import errors
@@ -44,6 +45,8 @@ WIRE: dict[type[ConveyorError], Wire] = {
 }
 """An error that is not listed is treated as its nearest ancestor is."""
 
+_CLIENT_CLOSED_REQUEST = 499
+
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
@@ -67,6 +70,7 @@ def install(app: FastAPI) -> None:
     """Make every error of an application a problem: ours, the framework's, and those that nobody expected."""
     app.add_exception_handler(ConveyorError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(Exception, _on_defect)
 
@@ -74,6 +78,11 @@ def install(app: FastAPI) -> None:
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ConveyorError)  # noqa: S101  for the type checker: registered for this class alone
     return problem_response(error)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The client left in the middle of its request: nobody reads this answer, and nobody needs a traceback of it."""
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

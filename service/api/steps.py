@@ -70,7 +70,7 @@ async def step(request: Request) -> Response:
     """
     services = services_of(request)
     session_id = request.path_params["session_id"]
-    timestep = decode(_STEP, await request.body()).timestep(services.limits.max_chunk)
+    timestep = decode(_STEP, await request.body()).timestep(services.limits)
     result = await services.engine.submit(key_of(session_id), timestep)
     return _json(rest_answer(session_id, result))
 
@@ -89,7 +89,7 @@ def start(services: Services, step: AddressedStep | Malformed) -> Started:
     if isinstance(step, Malformed):
         return step.error
     try:
-        return services.engine.submit(key_of(step.session_id), step.timestep(services.limits.max_chunk))
+        return services.engine.submit(key_of(step.session_id), step.timestep(services.limits))
     except ConveyorError as error:
         return error
 

@@ -12,7 +12,7 @@ from service.api.messages import AddressedStep, StepMessage, decode, stream_answ
 from service.api.problems import problem, wire_of
 from service.api.socket import Socket, SocketRoute
 from service.api.steps import Malformed, Started, decode_each, decode_step, finish, start
-from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
+from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown, Unavailable
 from service.core.session import Result, Session, SessionKey, require_session_id
 
 _STEP = msgspec.json.Decoder(StepMessage)
@@ -29,14 +29,15 @@ async def stream(socket: Socket) -> None:
         session = await _session(services, key, socket.query_params)
     except ConveyorError as error:
         await socket.send({"error": problem(error)})
-        await socket.close(wire_of(error).close or 1008, error.code)
+        try_later = 1013 if isinstance(error, Unavailable) else 1008
+        await socket.close(wire_of(error).close or try_later, error.code)
         return
     model = session.model
     await socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
     def handle(content: bytes | str) -> Coroutine[Any, Any, Reply]:
         try:
-            future = services.engine.submit(key, decode(_STEP, content).timestep(services.limits.max_chunk))
+            future = services.engine.submit(key, decode(_STEP, content).timestep(services.limits))
         except ConveyorError as error:
             return _failed(error, lambda: conversation.pipelined)
         return _answered(future, lambda: conversation.pipelined)

@@ -6,6 +6,8 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 - A turn takes as many consecutive steps of its session as `max_turn` timesteps allow, and at least one.
 - Sessions take turns in the order in which they became ready. One that has more to do goes to the end of the line
   after each turn, so nobody starves.
+- A step that is `alone` shares its turn with no other.
+- Steps that are too late take no place in a batch.
 - Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
   of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch in flight.
 """
@@ -18,13 +20,19 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Step(Protocol):
-    """What the former needs to know of a step: timesteps in it, and when it is too late to run it, in seconds."""
+    """What the former needs to know of a step.
+
+    The timesteps in it, when it is too late to run it, in seconds, and whether it is to have its turn for itself.
+    """
 
     @property
     def length(self) -> int: ...
 
     @property
     def deadline(self) -> float: ...
+
+    @property
+    def alone(self) -> bool: ...
 
 
 K = TypeVar("K", bound=Hashable)
@@ -96,6 +104,19 @@ class BatchFormer(Generic[K, S]):
                 return self._form(lane, now)
         return None
 
+    def steps(self) -> list[S]:
+        """Return all that waits."""
+        return [step for line in self._lines.values() for step in line.steps]
+
+    def abandon(self) -> list[S]:
+        """Forget all that waits, and return it. Nothing may be in flight."""
+        waiting = self.steps()
+        self._lines.clear()
+        for ready in self._ready.values():
+            ready.clear()
+        self.waiting = 0
+        return waiting
+
     def done(self, batch: Batch[K, S], again: Iterable[Turn[K, S]] = ()) -> None:
         """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
         self._in_flight.remove(batch.lane)
@@ -118,8 +139,11 @@ class BatchFormer(Generic[K, S]):
         while ready and len(batch.turns) < self._max_sessions:
             key = ready.popleft()
             line = self._lines[key]
-            line.busy = True
-            batch.turns.append(Turn(key, self._next_steps(line, now, batch.expired)))
+            if steps := self._next_steps(line, now, batch.expired):
+                line.busy = True
+                batch.turns.append(Turn(key, steps))
+            else:
+                del self._lines[key]
         return batch
 
     def _next_steps(self, line: _Line[S], now: float, expired: list[S]) -> list[S]:
@@ -129,7 +153,7 @@ class BatchFormer(Generic[K, S]):
             step = line.steps[0]
             if step.deadline < now:
                 expired.append(step)
-            elif taken and length + step.length > self._max_turn:
+            elif taken and (length + step.length > self._max_turn or step.alone or taken[0].alone):
                 break
             else:
                 taken.append(step)

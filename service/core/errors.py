@@ -147,6 +147,12 @@ class StoreFull(Unavailable):
 class OutcomeUnknown(Unavailable):
     code = "outcome_unknown"
 
+    def __init__(self, what: str, **fields: Any) -> None:
+        """Say what happened; what follows from it is said here."""
+        super().__init__(
+            f"{what}; the step may have been applied: send it again with its step number to be told", **fields
+        )
+
 
 class InternalError(ConveyorError):
     code = "internal_error"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import ConveyorError, InvalidTimestep, ReplayUnavailable, StepConflict, StepGap
+from service.core.errors import ConveyorError, ReplayUnavailable, StepConflict, StepGap
 from service.core.session import Result, Session, Timestep
 from service.core.spec import ModelSpec
 from service.core.timestep import named, rows
@@ -42,8 +42,8 @@ class Plan(NamedTuple):
 
     @property
     def depends_on_record(self) -> bool:
-        """Whether a step is answered from the session's record alone, with no commit to prove that it is current."""
-        return any(not isinstance(outcome, Window | InvalidTimestep) for outcome in self.outcomes)
+        """Whether a step is answered on the word of the record, with no commit to prove that it is current."""
+        return not all(isinstance(outcome, Window) for outcome in self.outcomes)
 
 
 def plan(session: Session, spec: ModelSpec, steps: Sequence[Timestep]) -> Plan:

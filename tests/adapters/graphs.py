@@ -17,14 +17,15 @@ SPEC = ModelSpec(
 )
 
 
-def accumulator(batch_axis: int = 0) -> onnx.ModelProto:
-    """y[t] = s + x[0] + … + x[t], the state being the last of them; (batch, 2), or (2, batch) with batch_axis 1."""
+def accumulator(batch_axis: int = 0, gain: float = 1.0) -> onnx.ModelProto:
+    """y[t] = s + gain * (x[0] + … + x[t]), the state being the last y: (batch, 2), or (2, batch) for batch_axis 1."""
     state_dims: list[Any] = ["batch", 2] if batch_axis == 0 else [2, "batch"]
     permute = [0, 1] if batch_axis == 0 else [1, 0]
     nodes = [
         helper.make_node("Transpose", ["s"], ["rows"], perm=permute),
         helper.make_node("Unsqueeze", ["rows", "one"], ["before"]),
-        helper.make_node("CumSum", ["x", "one_scalar"], ["sums"]),
+        helper.make_node("Mul", ["x", "gain"], ["amplified"]),
+        helper.make_node("CumSum", ["amplified", "one_scalar"], ["sums"]),
         helper.make_node("Add", ["sums", "before"], ["y"]),
         helper.make_node("Slice", ["y", "minus_one", "large", "one"], ["last"]),
         helper.make_node("Squeeze", ["last", "one"], ["next_rows"]),
@@ -33,6 +34,7 @@ def accumulator(batch_axis: int = 0) -> onnx.ModelProto:
     constants = {"one": [1], "minus_one": [-1], "large": [2**31 - 1]}
     initializers = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
     initializers.append(numpy_helper.from_array(np.array(1, np.int64), "one_scalar"))
+    initializers.append(numpy_helper.from_array(np.array(gain, np.float32), "gain"))
     graph = helper.make_graph(
         nodes,
         "accumulator",
@@ -55,9 +57,9 @@ def with_spec(model: onnx.ModelProto, spec: ModelSpec | str) -> onnx.ModelProto:
     return model
 
 
-def save(model: onnx.ModelProto, folder: Path, name: str = "accumulator", version: str = "1") -> Path:
+def save(model: onnx.ModelProto | bytes, folder: Path, name: str = "accumulator", version: str = "1") -> Path:
     """Put a model into a repository; return its file."""
     path = folder / name / version / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     return path

@@ -136,9 +136,9 @@ def test_a_type_other_than_float32_is_named(tmp_path: Path) -> None:
 
 def test_a_graph_that_lies_about_its_shapes_is_found_out_at_warm_up(tmp_path: Path) -> None:
     model = accumulator()
-    model.graph.node[3].output[0] = "inner"
-    model.graph.node[4].input[0] = "inner"
-    model.graph.node.insert(4, helper.make_node("Compress", ["inner", "keep"], ["y"], axis=2))
+    model.graph.node[4].output[0] = "inner"
+    model.graph.node[5].input[0] = "inner"
+    model.graph.node.insert(5, helper.make_node("Compress", ["inner", "keep"], ["y"], axis=2))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([True, False]), "keep"))
     loaded = OnnxModel.load(save(model, tmp_path), "liar", "1")
     with pytest.raises(UnusableModel, match=r"outputs of shape \(1, 1, 1\), specified are \(1, 1, 2\)"):

@@ -1,6 +1,7 @@
 """`RedisStore` where a connection fails or Redis refuses: what may have happened is never guessed."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 import redis as redis_client
@@ -77,6 +78,28 @@ class TestConnections:
         assert await near.commit([step(nonce=3)]) == [None]
         assert await store.commit([step(nonce=2)]) == [Lost(session(1, nonce=3))]
 
+    async def test_where_others_have_written_since_the_outcome_is_called_unknown(
+        self, store: RedisStore, proxy: Proxy, near: RedisStore
+    ) -> None:
+        """Ours arrives, its reply is lost, and a rival steps on from it before we ask again."""
+        await store.commit([Commit(SessionKey("faults", "other"), 1, 1, session())])  # the script is known
+        proxy.once(b"EVALSHA", "lose the reply")
+        proxy.meanwhile = lambda: near.commit([Commit(KEY, 9, 1, session(2, nonce=3))])
+        (verdict,) = await store.commit([step(nonce=2)])
+        assert isinstance(verdict, OutcomeUnknown)
+        assert await near.load([KEY]) == [session(2, nonce=3)]
+
+    async def test_a_new_life_whose_reply_was_lost_is_not_begun_again(
+        self, store: RedisStore, proxy: Proxy, near: RedisStore
+    ) -> None:
+        reborn = replace(session(0), epoch=77)
+        await store.commit([Commit(SessionKey("faults", "other"), 1, 1, session())])
+        proxy.once(b"EVALSHA", "lose the reply")
+        stepped = replace(session(1, nonce=3), epoch=77)
+        proxy.meanwhile = lambda: near.commit([Commit(KEY, 77, 0, stepped)])
+        assert await store.commit([Commit(KEY, 9, 0, reborn)]) == [None]
+        assert await near.load([KEY]) == [stepped]
+
     async def test_creation_whose_reply_was_lost_is_not_a_conflict_with_oneself(
         self, store: RedisStore, proxy: Proxy
     ) -> None:
@@ -88,6 +111,15 @@ class TestConnections:
         proxy.once(b"DEL", "lose the reply")
         assert await store.delete(KEY)
         assert await store.load([KEY]) == [None]
+
+    async def test_a_session_opened_since_is_not_deleted_in_its_predecessors_place(
+        self, store: RedisStore, proxy: Proxy, near: RedisStore
+    ) -> None:
+        proxy.once(b"DEL", "lose the reply")
+        proxy.meanwhile = lambda: near.create(KEY, session(nonce=5))
+        with pytest.raises(OutcomeUnknown):
+            await store.delete(KEY)
+        assert await near.load([KEY]) == [session(nonce=5)]
 
     async def test_where_no_reply_comes_at_all_the_outcome_is_called_unknown(
         self, store: RedisStore, proxy: Proxy
@@ -151,6 +183,20 @@ async def test_a_record_that_cannot_be_read_is_alone_with_its_error(
     made, refused = await near.commit([step(), step(key=foreign)])
     assert made is None
     assert isinstance(refused, InvalidRecord)
+
+
+async def test_a_key_that_holds_something_else_is_alone_with_its_error(
+    near: RedisStore, direct: "redis_client.Redis[bytes]"
+) -> None:
+    first, spoiled = SessionKey("faults", "first"), SessionKey("faults", "spoiled")
+    await near.create(first, session())
+    direct.rpush(redis_key(spoiled), "a list")
+    made, refused, also_made = await near.commit([step(key=first), step(key=spoiled), step()])
+    assert (made, also_made) == (None, None)
+    assert isinstance(refused, StoreUnavailable)
+    assert "WRONGTYPE" in refused.detail
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await near.create(spoiled, session())
 
 
 async def test_a_replica_that_cannot_write_is_named(near: RedisStore, direct: "redis_client.Redis[bytes]") -> None:

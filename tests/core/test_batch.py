@@ -18,6 +18,7 @@ class Step:
     number: int
     length: int = 1
     deadline: float = float("inf")
+    alone: bool = False
 
 
 @dataclass
@@ -42,10 +43,15 @@ class Former(RuleBasedStateMachine):
         self.count = 0
         self.now = 0.0
 
-    @rule(key=st.sampled_from(KEYS), length=st.sampled_from([1, 1, 1, 3, 20]), patience=st.sampled_from([2.0, 99.0]))
-    def add(self, key: str, length: int, patience: float) -> None:
+    @rule(
+        key=st.sampled_from(KEYS),
+        length=st.sampled_from([1, 1, 1, 3, 20]),
+        patience=st.sampled_from([2.0, 99.0]),
+        alone=st.sampled_from([False, False, True]),
+    )
+    def add(self, key: str, length: int, patience: float, alone: bool) -> None:
         self.count += 1
-        step = Step(self.count, length, self.now + patience)
+        step = Step(self.count, length, self.now + patience, alone)
         self.former.add(key, step)
         self.promise.waiting[key].append(step)
 
@@ -68,6 +74,12 @@ class Former(RuleBasedStateMachine):
         taken = {step for turn in batch.turns for step in turn.steps}
         for turn in batch.turns:
             self._check_turn(turn.key, turn.steps, set(batch.expired))
+        for key in ready - set(keys):
+            waiting = self.promise.waiting[key]
+            self.promise.waiting[key] = [step for step in waiting if step not in batch.expired]
+            assert not self.promise.waiting[key] or waiting == self.promise.waiting[key], (
+                "who has a step to run has a turn"
+            )
         assert {step for step in batch.expired if step.deadline >= self.now} == set()
         assert {step for step in taken if step.deadline < self.now} == set()
         self.promise.in_flight.append(batch)
@@ -77,8 +89,9 @@ class Former(RuleBasedStateMachine):
         gone = [step for step in waiting if step in expired or step in steps]
         assert gone == waiting[: len(gone)], "steps leave in the order in which they came"
         assert [step for step in gone if step not in expired] == steps
-        assert len(steps) <= 1 or sum(step.length for step in steps) <= MAX_TURN
-        assert steps or gone, "a turn that is taken makes progress"
+        assert steps, "a turn is for steps that can be run"
+        assert len(steps) == 1 or sum(step.length for step in steps) <= MAX_TURN
+        assert len(steps) == 1 or not any(step.alone for step in steps)
         self.promise.waiting[key] = waiting[len(gone) :]
 
     @precondition(lambda self: self.promise.in_flight)
@@ -104,6 +117,9 @@ class Former(RuleBasedStateMachine):
     def teardown(self) -> None:
         for batch in self.promise.in_flight:
             self.former.done(batch)
+        assert sorted(self.former.steps(), key=lambda step: step.number) == sorted(
+            (step for steps in self.promise.waiting.values() for step in steps), key=lambda step: step.number
+        )
         for _ in range(2 * self.count + 2):
             if (batch := self.former.take(self.now)) is not None:
                 self.former.done(batch)
@@ -134,4 +150,14 @@ def test_a_long_chunk_does_not_hold_up_single_steps() -> None:
     assert first is not None
     assert second is not None
     assert {first.turns[0].key, second.turns[0].key} == {"chunk", "single"}
+    assert former.take(0.0) is None
+
+
+def test_what_is_abandoned_is_handed_over_and_gone() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=8)
+    for number in range(4):
+        former.add("ab"[number % 2], Step(number))
+    assert {step.number for step in former.abandon()} == {0, 1, 2, 3}
+    assert former.idle
+    assert former.waiting == 0
     assert former.take(0.0) is None

@@ -87,6 +87,7 @@ def test_a_refusal_says_where_the_session_is(step: Timestep) -> None:
 
 
 def test_only_what_a_commit_will_prove_is_decided_on_a_remembered_record() -> None:
-    assert not plan(session(7), SPEC, [one(), one(9), Timestep([1.0])]).depends_on_record
+    assert not plan(session(7), SPEC, [one(), one(9), chunk(3)]).depends_on_record
     assert plan(session(7), SPEC, [one(7)]).depends_on_record
-    assert plan(session(7), SPEC, [one(9)]).depends_on_record
+    assert plan(session(7), SPEC, [one(), one(10)]).depends_on_record
+    assert plan(session(7), SPEC, [Timestep([1.0])]).depends_on_record, "the session may be of another model by now"

@@ -5,8 +5,10 @@
 --
 -- Returns 1 written | the stored record (the key is taken) | {message} refused
 
-local stored = redis.call('GET', KEYS[1])
-if stored then
+local stored = redis.pcall('GET', KEYS[1])
+if type(stored) == 'table' then
+  return { stored.err }
+elseif stored then
   return stored
 end
 local reply = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
