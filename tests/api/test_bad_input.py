@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from service.settings import Settings
 from tests.api.bad_requests import BAD_REQUESTS, BadRequest
 from tests.api.wire import readings, require_problem, require_problem_body, step_count, stream, stream_at
 from tests.conftest import OpenSession
 from tests.servers import ConveyorServer
 
-LIMIT = 8 * 1024 * 1024
+LIMIT = Settings.model_fields["max_body_bytes"].default
 WITH_BODY = (
     "POST /v1/sessions",
     "PUT /v1/sessions/{session_id}",
