@@ -21,8 +21,8 @@ from service.adapters.model_repository import ModelRepository
 from service.adapters.redis_binary import find_binary
 from service.adapters.redis_store import RedisStore
 from service.api import health, models, openapi, problems, sessions, steps, stream
-from service.api.body_limit import BodyLimit
 from service.api.dependencies import Limits, Services, State
+from service.api.hot import Application
 from service.core.errors import Unavailable
 from service.core.ports import StateStore
 from service.drain import Drain
@@ -53,18 +53,16 @@ def create_app(settings: Settings, on_ready: OnReady | None = None) -> FastAPI:
                 await on_ready(services)
             yield {"services": services}
 
-    app = FastAPI(
-        title="Conveyor", version=version("conveyor"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    app = Application(
+        hot=stream.routes + steps.router.routes,
+        max_body_bytes=settings.max_body_bytes,
+        title="Conveyor",
+        version=version("conveyor"),
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
     )
-    for routes in (
-        steps.router.routes,
-        stream.routes,
-        sessions.router.routes,
-        models.router.routes,
-        health.router.routes,
-    ):
-        app.router.routes.extend(routes)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.router.routes.extend(sessions.router.routes + models.router.routes + health.router.routes)
     problems.install(app)
     openapi.install(app)
     return app

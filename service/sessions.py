@@ -2,7 +2,6 @@
 
 import secrets
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -151,7 +150,7 @@ class Sessions:
         outputs, state = await self._engine.run(model, x[None], np.zeros((1, model.spec.state_size), np.float32))
         if not finite_rows(outputs, state).all():
             raise NonFiniteOutput("the model has no finite answer to this history; no session was opened")
-        return replace(session, step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
+        return session._replace(step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
 
     async def _keep(self, key: SessionKey, session: Session) -> None:
         if (stored := await self._store.create(key, session)) is not None:
@@ -204,6 +203,6 @@ def _fresh(model: Model, ttl_s: int) -> Session:
 
 def _anew(session: Session, ttl_s: int) -> Session:
     """Return a copy that nobody confuses with the original."""
-    return replace(
-        session, epoch=secrets.randbits(64), nonce=secrets.randbits(64), updated_at_ms=unix_ms(), ttl_s=ttl_s
+    return session._replace(
+        epoch=secrets.randbits(64), nonce=secrets.randbits(64), updated_at_ms=unix_ms(), ttl_s=ttl_s
     )

@@ -68,25 +68,27 @@ def problem_response(error: ConveyorError) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make every error of an application a problem: ours, the framework's, and those that nobody expected."""
-    app.add_exception_handler(ConveyorError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(Exception, _on_defect)
+    for known in (ConveyorError, HTTPException, ClientDisconnect, RequestValidationError, Exception):
+        app.add_exception_handler(known, respond)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ConveyorError)  # noqa: S101  for the type checker: registered for this class alone
-    return problem_response(error)
+async def respond(request: Request, error: Exception) -> Response:
+    """Return the answer to a request that ended in an error."""
+    match error:
+        case ConveyorError():
+            return problem_response(error)
+        case HTTPException():
+            return _http(request, error)
+        case RequestValidationError():
+            return _invalid(error)
+        case ClientDisconnect():
+            # It left in the middle of its request: nobody reads this answer, and nobody needs a traceback of it.
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+    return problem_response(InternalError("the service failed at this request; its log says why"))
 
 
-async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """The client left in the middle of its request: nobody reads this answer, and nobody needs a traceback of it."""
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)
-
-
-async def _on_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
+def _http(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     if status == HTTPStatus.BAD_REQUEST:  # the framework's word for a body that it cannot read
         return problem_response(InvalidRequest("the message is not JSON in UTF-8, or is nested too deeply"))
@@ -107,8 +109,7 @@ def _methods(request: Request) -> list[str]:
     return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 
-async def _on_validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
+def _invalid(error: RequestValidationError) -> Response:
     found = [{"where": ".".join(map(str, item["loc"])), "problem": _told(item)} for item in error.errors()]
     summary = "; ".join(f"{item['where']}: {item['problem']}" for item in found)
     return problem_response(InvalidRequest(summary, errors=found))
@@ -121,11 +122,6 @@ def _told(item: Any) -> str:
     if item["loc"] == ("body",) and isinstance(item["input"], bytes):
         return "JSON is needed; send it with the header content-type: application/json"
     return str(item["msg"])
-
-
-async def _on_defect(request: Request, error: Exception) -> Response:
-    log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
-    return problem_response(InternalError("the service failed at this request; its log says why"))
 
 
 def _problem(status: HTTPStatus, code: str, detail: str, fields: dict[str, Any]) -> dict[str, Any]:

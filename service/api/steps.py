@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
-from starlette.types import Receive, Scope, Send
 
 from service.api.dependencies import Services, key_of, services_of
+from service.api.hot import ThinRoute
 from service.api.messages import (
     AddressedStep,
     ManySteps,
@@ -43,20 +42,6 @@ class Malformed(NamedTuple):
 
 Started = asyncio.Future[Result] | ConveyorError
 """A step on its way, or why it is not."""
-
-
-class ThinRoute(APIRoute):
-    """Hands the request to its endpoint as it is: no dependencies are solved, no response is validated.
-
-    For an endpoint that takes the request and returns a response. OpenAPI knows it from its decorator.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.methods and scope["method"] not in self.methods:
-            await super().handle(scope, receive, send)
-            return
-        response: Response = await self.endpoint(Request(scope, receive))
-        await response(scope, receive, send)
 
 
 router = APIRouter(tags=["steps"], route_class=ThinRoute)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
+from starlette.routing import BaseRoute
 
 from service.api.conversation import Conversation, Reply
 from service.api.dependencies import Services, key_of, services_of
@@ -104,7 +105,7 @@ def _only_shutdown(started: Started) -> int | None:
     return wire_of(started).close if isinstance(started, ShuttingDown) else None
 
 
-routes = [
+routes: list[BaseRoute] = [
     SocketRoute("/v1/sessions/{session_id}/stream", stream),
     SocketRoute("/v1/stream", stream_many),
 ]

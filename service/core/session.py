@@ -1,8 +1,10 @@
-"""The nouns of a stream: a session, a timestep for it, the result that comes back."""
+"""The nouns of a stream: a session, a timestep for it, the result that comes back.
+
+Named tuples rather than frozen dataclasses: as immutable, and made in a third of the time, several times a step.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -31,8 +33,7 @@ class ModelRef(NamedTuple):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """All there is to know of a session between two timesteps. Never changed, only replaced.
 
     `epoch` is drawn at random when the session is created or reset, so that nobody mistakes it for a predecessor of
@@ -56,8 +57,7 @@ class Session:
         return self.updated_at_ms + self.ttl_s * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Timestep:
+class Timestep(NamedTuple):
     """What a client asks for: consume `values`, be told the outputs.
 
     `step` is the number that the (first) timestep is expected to become, or None for "whatever is next".
@@ -70,8 +70,7 @@ class Timestep:
     every: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The answer to a timestep. `step` is the session's count after it.
 
     `outputs` are named float32 arrays of the shapes that the specification gives, with a time axis in front when

@@ -1,7 +1,6 @@
 """`RedisStore` where a connection fails or Redis refuses: what may have happened is never guessed."""
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import pytest
 import redis as redis_client
@@ -92,10 +91,10 @@ class TestConnections:
     async def test_a_new_life_whose_reply_was_lost_is_not_begun_again(
         self, store: RedisStore, proxy: Proxy, near: RedisStore
     ) -> None:
-        reborn = replace(session(0), epoch=77)
+        reborn = session(0)._replace(epoch=77)
         await store.commit([Commit(SessionKey("faults", "other"), 1, 1, session())])
         proxy.once(b"EVALSHA", "lose the reply")
-        stepped = replace(session(1, nonce=3), epoch=77)
+        stepped = session(1, nonce=3)._replace(epoch=77)
         proxy.meanwhile = lambda: near.commit([Commit(KEY, 77, 0, stepped)])
         assert await store.commit([Commit(KEY, 9, 0, reborn)]) == [None]
         assert await near.load([KEY]) == [stepped]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -178,6 +177,6 @@ async def test_a_cursor_from_elsewhere_is_refused_or_ends_the_listing(
 
 async def test_a_session_is_stored_under_its_own_nonce(store: StateStore, key: SessionKey) -> None:
     await store.create(key, session(nonce=1))
-    renamed = replace(session(1), nonce=2**64 - 1, epoch=2**64 - 1)
+    renamed = session(1)._replace(nonce=2**64 - 1, epoch=2**64 - 1)
     assert await store.commit([commit(key, session(), renamed)]) == [None]
     assert await store.load([key]) == [renamed]
