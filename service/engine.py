@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class Engine:
-    """Advances sessions. One per process, used from one event loop. `clock` is monotonic, in seconds."""
+    """Advances sessions. One per process, made and used in one event loop. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Engine:
         step_timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._observer = observer
         self._max_queue = max_queue
         self._step_timeout_s = step_timeout_s
@@ -62,14 +63,13 @@ class Engine:
         if self._former.waiting + timestep.length > self._max_queue:
             self._observer.refused(Overloaded.code)
             raise Overloaded(f"{self._former.waiting} timesteps are waiting, the limit is {self._max_queue}")
-        loop = asyncio.get_running_loop()
         now = self._clock()
-        future: asyncio.Future[Result] = loop.create_future()
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s, timestep.length))
         if not self._pump_is_due:
             # After the callbacks that are ready now: they may submit more for the same batch.
             self._pump_is_due = True
-            loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump)
         return future
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
@@ -107,7 +107,7 @@ class Engine:
     def _pump(self) -> None:
         self._pump_is_due = False
         while (batch := self._former.take(self._clock())) is not None:
-            task = asyncio.get_running_loop().create_task(self._process(batch))
+            task = self._loop.create_task(self._process(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -5,6 +5,7 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from service.adapters.redis_link import RedisLink, Script
@@ -126,6 +127,7 @@ class RedisStore:
             raise StoreUnavailable(f"Redis did not answer: {error.__cause__ or error}") from error
 
 
+@lru_cache(maxsize=65_536)
 def redis_key(key: SessionKey) -> str:
     """Return the name of a session's value. The hash tag in braces decides its slot on a cluster."""
     tag = zlib.crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS

@@ -43,7 +43,10 @@ class Socket(HTTPConnection):
 
     async def send(self, message: Mapping[str, Any] | list[Any]) -> None:
         """Send a message; wait while the client does not read. Raises `Gone`."""
-        await self._emit({"type": "websocket.send", "text": encode(message).decode()})
+        try:
+            await self._send({"type": "websocket.send", "text": encode(message).decode()})
+        except OSError as error:
+            raise Gone from error
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket. Raises `Gone`."""

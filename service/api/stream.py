@@ -1,7 +1,7 @@
 """The WebSockets: one session's timesteps, or those of a whole gateway."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -40,8 +40,8 @@ async def stream(socket: Socket) -> None:
         try:
             future = services.engine.submit(key, decode(_STEP, content).timestep(services.limits))
         except ConveyorError as error:
-            return _failed(error, lambda: conversation.pipelined)
-        return _answered(future, lambda: conversation.pipelined)
+            return _failed(error, conversation)
+        return _answered(future, conversation)
 
     conversation = Conversation(socket, services, handle)
     await conversation.run()
@@ -61,7 +61,7 @@ async def stream_many(socket: Socket) -> None:
             step = decode_step(content)
             return _answered_one(step, start(services, step))
         except ConveyorError as error:
-            return _failed(error, lambda: False)
+            return _failed(error)
 
     await Conversation(socket, services, handle).run()
 
@@ -79,11 +79,11 @@ async def _session(services: Services, key: SessionKey, query: Mapping[str, str]
     return opened.session
 
 
-async def _answered(future: asyncio.Future[Result], pipelined: Callable[[], bool]) -> Reply:
+async def _answered(future: asyncio.Future[Result], conversation: Conversation) -> Reply:
     try:
         return Reply(stream_answer(await future))
     except ConveyorError as error:
-        return await _failed(error, pipelined)
+        return await _failed(error, conversation)
 
 
 async def _answered_one(step: AddressedStep | Malformed, started: Started) -> Reply:
@@ -95,9 +95,11 @@ async def _answered_all(steps: list[tuple[AddressedStep | Malformed, Started]]) 
     return Reply(answers, next(filter(None, (_only_shutdown(started) for _, started in steps)), None))
 
 
-async def _failed(error: ConveyorError, pipelined: Callable[[], bool]) -> Reply:
+async def _failed(error: ConveyorError, conversation: Conversation | None = None) -> Reply:
+    """Tell of an error, and close the socket of a session where it says so; that of many goes on."""
     wire = wire_of(error)
-    return Reply({"error": problem(error)}, None if wire.fragile and not pipelined() else wire.close)
+    closes = conversation is not None and (conversation.pipelined or not wire.fragile)
+    return Reply({"error": problem(error)}, wire.close if closes else None)
 
 
 def _only_shutdown(started: Started) -> int | None:
