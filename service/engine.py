@@ -21,6 +21,10 @@ from service.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)
 
+_PASSES = 3
+"""Passes of the event loop from a batch's end to the forming of the next: its answers are sent, the sockets are read,
+what they held is submitted. It is ready, and a batch formed before it would cost the same for half the sessions."""
+
 
 class Engine:
     """Advances sessions. One per process, made and used in one event loop. `clock` is monotonic, in seconds."""
@@ -104,6 +108,13 @@ class Engine:
     def _shutting_down() -> ShuttingDown:
         return ShuttingDown("this process is shutting down; another one will answer")
 
+    def _pump_after(self, passes: int) -> None:
+        if passes:
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump_after, passes - 1)
+        else:
+            self._pump()
+
     def _pump(self) -> None:
         self._pump_is_due = False
         while (batch := self._former.take(self._clock())) is not None:
@@ -132,4 +143,4 @@ class Engine:
                     self._pipeline.refuse(turn.steps, failure)
             self._former.done(batch, again)
             if not isinstance(failure, ShuttingDown):
-                self._pump()
+                self._pump_after(_PASSES)

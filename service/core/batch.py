@@ -15,7 +15,7 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
 
 
@@ -39,9 +39,9 @@ K = TypeVar("K", bound=Hashable)
 S = TypeVar("S", bound=Step)
 
 
-class Lane(Enum):
-    SHORT = "short"
-    LONG = "long"
+class Lane(IntEnum):
+    SHORT = 0
+    LONG = 1
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class BatchFormer(Generic[K, S]):
         self._max_turn = max_turn
         self._long_turn = long_turn
         self._lines: dict[K, _Line[S]] = {}
-        self._ready: dict[Lane, deque[K]] = {lane: deque() for lane in Lane}
+        self._ready: list[deque[K]] = [deque() for _ in Lane]
         self._in_flight: set[Lane] = set()
         self.waiting = 0
 
@@ -112,7 +112,7 @@ class BatchFormer(Generic[K, S]):
         """Forget all that waits, and return it. Nothing may be in flight."""
         waiting = self.steps()
         self._lines.clear()
-        for ready in self._ready.values():
+        for ready in self._ready:
             ready.clear()
         self.waiting = 0
         return waiting
