@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
+from bench.cores import divided, give
 from bench.reference import MODEL
 from bench.scenarios import CONVEYOR, ECHO, NAIVE
 from service.adapters.redis_binary import find_binary
@@ -59,8 +60,9 @@ def running(subjects: Sequence[str] = (CONVEYOR, NAIVE, ECHO)) -> Iterator[Serve
     """Run Redis and the subjects, and end them. Raises RuntimeError where one does not start."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="conveyor-bench-")))
+        own = stack.enter_context(divided())
         binary, redis_pid, redis_url = stack.enter_context(_redis(folder))
-        started = {name: stack.enter_context(_subject(name, redis_url, folder)) for name in subjects}
+        started = {name: stack.enter_context(_subject(name, redis_url, folder, own)) for name in subjects}
         yield Servers(binary, redis_pid, started)
 
 
@@ -78,7 +80,7 @@ def _redis(folder: Path) -> Iterator[tuple[Path, int, str]]:
 
 
 @contextmanager
-def _subject(name: str, redis_url: str, folder: Path) -> Iterator[Server]:
+def _subject(name: str, redis_url: str, folder: Path, cores: set[int]) -> Iterator[Server]:
     port = _free_port()
     if name == CONVEYOR:
         command = [sys.executable, "-m", "service", "serve", f"--port={port}"]
@@ -86,7 +88,8 @@ def _subject(name: str, redis_url: str, folder: Path) -> Iterator[Server]:
     else:
         command = [sys.executable, "-m", "uvicorn", f"bench.baselines.{name}:app", f"--port={port}", *_UVICORN]
         environment = {"BENCH_REDIS_URL": redis_url, "BENCH_MODEL": str(MODEL)}
-    with _process(command, environment, folder / f"{name}.log", (socket.AF_INET, ("127.0.0.1", port))) as pid:
+    address = (socket.AF_INET, ("127.0.0.1", port))
+    with _process(command, environment, folder / f"{name}.log", address, cores) as pid:
         yield Server(name, f"http://127.0.0.1:{port}", pid, opens=name == CONVEYOR, forecasts=name != ECHO)
 
 
@@ -94,7 +97,9 @@ Address = tuple[socket.AddressFamily, str | tuple[str, int]]
 
 
 @contextmanager
-def _process(command: list[str], environment: Mapping[str, str], log: Path, address: Address) -> Iterator[int]:
+def _process(
+    command: list[str], environment: Mapping[str, str], log: Path, address: Address, cores: set[int] | None = None
+) -> Iterator[int]:
     """Run a server until it listens, hand out its pid, end it."""
     outer = {key: value for key, value in os.environ.items() if not key.startswith("CONVEYOR_")}
     with log.open("wb") as output:
@@ -106,6 +111,7 @@ def _process(command: list[str], environment: Mapping[str, str], log: Path, addr
             env=outer | dict(environment),
             cwd=REPOSITORY,
         )
+    give(process.pid, cores or set())
     try:
         _wait_until_listening(process, address, log)
         yield process.pid
