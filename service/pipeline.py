@@ -23,17 +23,17 @@ INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
 done, up to 5 ms while the loop is busy, and the batch with it."""
 
+Clock = Callable[[], float]
+
+_WRITTEN_WHOLE = 32
+"""A batch of fewer sessions is written at once: another exchange would cost more than the store's time for it."""
+
 
 class Pipeline:
     """Takes batches all the way. `cache` holds the sessions that were committed or read last."""
 
     def __init__(
-        self,
-        store: StateStore,
-        models: Models,
-        observer: Observer,
-        cache: LRU[SessionKey, Session],
-        clock: Callable[[], float],
+        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, Session], clock: Clock
     ) -> None:
         self._store = store
         self._models = models
@@ -182,7 +182,20 @@ class Pipeline:
         again.append(turn)
 
     async def _commit(self, ran: list[Ran], again: list[StepTurn]) -> None:
-        """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
+        """Write what was run, and answer. Turns that lost against another writer are put into `again`.
+
+        A large batch is written in two parts, so that the first is answered while the store is busy with the second.
+        """
+        if len(ran) < _WRITTEN_WHOLE:
+            await self._commit_part(ran, again)
+            return
+        half = len(ran) // 2
+        parts = (self._commit_part(ran[:half], again), self._commit_part(ran[half:], again))
+        for failure in await asyncio.gather(*parts, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _commit_part(self, ran: list[Ran], again: list[StepTurn]) -> None:
         if not ran:
             return
         commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_, _ in ran]

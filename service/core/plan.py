@@ -43,7 +43,10 @@ class Plan(NamedTuple):
     @property
     def depends_on_record(self) -> bool:
         """Whether a step is answered on the word of the record, with no commit to prove that it is current."""
-        return any(type(outcome) is not Window for outcome in self.outcomes)
+        for outcome in self.outcomes:
+            if type(outcome) is not Window:
+                return True
+        return False
 
 
 def plan(session: Session, spec: ModelSpec, steps: Sequence[Timestep]) -> Plan:
