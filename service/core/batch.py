@@ -65,7 +65,7 @@ class Batch(Generic[K, S]):
 class _Line(Generic[S]):
     """A session's waiting steps; `busy` says that a turn of it is in flight."""
 
-    steps: deque[S] = field(default_factory=deque)
+    steps: list[S]
     busy: bool = False
 
 
@@ -90,7 +90,7 @@ class BatchFormer(Generic[K, S]):
         """Put a step behind the session's others."""
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line()
+            line = self._lines[key] = _Line([])
         line.steps.append(step)
         self.waiting += step.length
         if len(line.steps) == 1 and not line.busy:
@@ -125,7 +125,7 @@ class BatchFormer(Generic[K, S]):
             line = self._lines[turn.key]
             line.busy = False
             if (repeat := repeated.get(turn.key)) is not None:
-                line.steps.extendleft(reversed(repeat.steps))
+                line.steps[:0] = repeat.steps
                 self.waiting += sum(step.length for step in repeat.steps)
                 self._ready[self._lane(line)].appendleft(turn.key)
             elif line.steps:
@@ -148,9 +148,8 @@ class BatchFormer(Generic[K, S]):
 
     def _next_steps(self, line: _Line[S], now: float, expired: list[S]) -> list[S]:
         taken: list[S] = []
-        length = 0
-        while line.steps:
-            step = line.steps[0]
+        length = gone = 0
+        for step in line.steps:
             if step.deadline < now:
                 expired.append(step)
             elif taken and (length + step.length > self._max_turn or step.alone or taken[0].alone):
@@ -158,8 +157,9 @@ class BatchFormer(Generic[K, S]):
             else:
                 taken.append(step)
                 length += step.length
-            line.steps.popleft()
             self.waiting -= step.length
+            gone += 1
+        del line.steps[:gone]
         return taken
 
     def _lane(self, line: _Line[S]) -> Lane:

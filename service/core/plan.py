@@ -43,10 +43,7 @@ class Plan(NamedTuple):
     @property
     def depends_on_record(self) -> bool:
         """Whether a step is answered on the word of the record, with no commit to prove that it is current."""
-        for outcome in self.outcomes:
-            if type(outcome) is not Window:
-                return True
-        return False
+        return any(type(outcome) is not Window for outcome in self.outcomes)
 
 
 def plan(session: Session, spec: ModelSpec, steps: Sequence[Timestep]) -> Plan:
