@@ -48,7 +48,7 @@ class Pipeline:
     async def advance(self, batch: StepBatch) -> list[StepTurn]:
         """Answer a batch's steps. Returns the turns that are to be made again.
 
-        Raises the store's `Unavailable` errors; the steps that it left unanswered did not advance, or nobody knows.
+        Raises `StoreUnavailable` where sessions cannot be read; the steps that it left unanswered did not advance.
         """
         self.refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
         waiting = min((step.submitted for turn in batch.turns for step in turn.steps), default=None)
@@ -199,9 +199,12 @@ class Pipeline:
         if not ran:
             return
         commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_, _ in ran]
+        verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
             verdicts = await self._store.commit(commits)
+        except ConveyorError as error:
+            verdicts = [error] * len(commits)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:
             for (run, _, _), commit in zip(ran, commits, strict=True):
                 self._cache.drop(commit.key)

@@ -41,6 +41,7 @@ class CountingStore(MemoryStore):
         self.loads: list[int] = []
         self.commits: list[int] = []
         self.failure: Exception | None = None
+        self.failures: list[Exception] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.arrived = asyncio.Event()
@@ -53,6 +54,8 @@ class CountingStore(MemoryStore):
         self.commits.append(len(commits))
         self.arrived.set()
         await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
         if self.failure is not None:
             raise self.failure
         return await super().commit(commits)
@@ -232,6 +235,18 @@ async def test_a_store_that_fails_fails_the_batch_and_nothing_advances(
     assert [type(result) for result in await outcomes(engine, one(1), one(2))] == [StoreUnavailable] * 2
     store.failure = None
     assert (await engine.step(key(), one(1))).step == 1
+
+
+async def test_each_step_is_told_what_became_of_its_own_write(store: CountingStore, models: ModelRepository) -> None:
+    """A large batch is written in two parts, which may fail in different ways."""
+    engine = Engine(store, models, PrometheusObserver(), max_batch=64)
+    sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    for i in range(64):
+        await sessions.create(key(i), "hotspot")
+    store.failures = [StoreUnavailable("away"), OutcomeUnknown("away")]
+    results = await asyncio.gather(*(engine.submit(key(i), one()) for i in range(64)), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 32 + [OutcomeUnknown] * 32
+    await engine.close()
 
 
 async def test_a_defect_ends_every_step_in_an_error(engine: Engine, sessions: Sessions, store: CountingStore) -> None:
