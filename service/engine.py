@@ -13,9 +13,10 @@ import structlog
 
 from service.core.batch import BatchFormer
 from service.core.cache import LRU
+from service.core.columns import Floats
 from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
-from service.core.ports import Floats, Model, Models, Observer, StateStore
-from service.core.session import Result, Session, SessionKey, Timestep
+from service.core.ports import Model, Models, Observer, StateStore
+from service.core.session import Result, SessionKey, Timestep
 from service.pending import Pending, StepBatch, StepTurn
 from service.pipeline import Pipeline
 
@@ -47,7 +48,7 @@ class Engine:
         self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._former: BatchFormer[SessionKey, Pending] = BatchFormer(max_sessions=max_batch)
-        self._cache: LRU[SessionKey, Session] = LRU(cache_sessions)
+        self._cache: LRU[SessionKey, bytes] = LRU(cache_sessions)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump_is_due = False
@@ -69,7 +70,7 @@ class Engine:
             raise Overloaded(f"{self._former.waiting} timesteps are waiting, the limit is {self._max_queue}")
         now = self._clock()
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s, timestep.length))
+        self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s))
         if not self._pump_is_due:
             # After the callbacks that are ready now: they may submit more for the same batch.
             self._pump_is_due = True

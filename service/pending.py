@@ -1,29 +1,31 @@
 """A step between its admission and its answer, and a turn of them on its way through a batch."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from service.core.batch import Batch, Turn
+from service.core.columns import Floats, Layout
 from service.core.errors import ConveyorError
-from service.core.plan import Plan
-from service.core.ports import Floats, Model
-from service.core.session import Result, Session, SessionKey, Timestep
+from service.core.plan import Plan, Window
+from service.core.session import Result, SessionKey, Timestep
 
 
-@dataclass(slots=True)
 class Pending:
     """A step that was admitted and not yet answered. Times are the engine's clock, in seconds.
 
     `alone` says that it has been run once, in company, without a finite answer.
     """
 
-    timestep: Timestep
-    future: asyncio.Future[Result]
-    submitted: float
-    deadline: float
-    length: int
-    alone: bool = False
+    __slots__ = ("alone", "deadline", "future", "length", "submitted", "timestep")
+
+    def __init__(self, timestep: Timestep, future: asyncio.Future[Result], submitted: float, deadline: float) -> None:
+        self.timestep = timestep
+        self.length = timestep.length
+        self.future = future
+        self.submitted = submitted
+        self.deadline = deadline
+        self.alone = False
 
     def answer(self, result: Result) -> None:
         if not self.future.done():  # its client may have gone
@@ -40,17 +42,32 @@ StepBatch = Batch[SessionKey, Pending]
 
 
 class Run(NamedTuple):
-    """A turn that is to be run: what its session is now, and what its steps ask for."""
+    """A turn that is to be run: the record that its session has now, and what its steps ask for."""
 
     turn: StepTurn
-    session: Session
-    model: Model
+    layout: Layout
+    record: bytes
     plan: Plan
 
 
 class Ran(NamedTuple):
-    """A turn that was run: the session that is to be, and the outputs (time, `spec.output_size`), float32."""
+    """A turn that was run.
+
+    `record` is what its session's is to be, `before` the step that it was at. Its outputs are row `row` of each of
+    `outputs`: by name, (batch, time, …), float32.
+    """
 
     run: Run
-    next: Session
-    outputs: Floats
+    record: bytes
+    before: int
+    outputs: Mapping[str, Floats]
+    row: int
+
+    def answer(self) -> None:
+        """Give the turn's steps what they asked for."""
+        (turn, _, _, plan), _, before, outputs, row = self
+        for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
+            if isinstance(outcome, Window):
+                window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
+                found = {name: output[row, window] for name, output in outputs.items()}
+                step.answer(Result(before + outcome.stop, found, outcome.replayed))

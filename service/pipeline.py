@@ -3,19 +3,27 @@
 import asyncio
 import secrets
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core import record as records
 from service.core.batch import Turn
 from service.core.cache import LRU
-from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown, SessionNotFound
-from service.core.plan import Window, plan
-from service.core.ports import Commit, Floats, Lost, Model, Models, Observer, StateStore
-from service.core.session import ModelRef, Result, Session, SessionKey
+from service.core.columns import Columns, Floats, Layout
+from service.core.errors import (
+    ConveyorError,
+    DeadlineExceeded,
+    NonFiniteOutput,
+    OutcomeUnknown,
+    SessionNotFound,
+)
+from service.core.plan import plan, straight
+from service.core.ports import Commit, Lost, Model, Models, Observer, StateStore
+from service.core.session import ModelRef, Result, SessionKey
 from service.core.timestep import named
 from service.pending import Pending, Ran, Run, StepBatch, StepTurn
 
@@ -24,22 +32,25 @@ INLINE_SECONDS = 1e-3
 done, up to 5 ms while the loop is busy, and the batch with it."""
 
 Clock = Callable[[], float]
+Groups = defaultdict[tuple[Layout, int], list[Run]]
+"""Turns that are run as one: of one model and of one length."""
 
 _WRITTEN_WHOLE = 32
 """A batch of fewer sessions is written at once: another exchange would cost more than the store's time for it."""
 
 
 class Pipeline:
-    """Takes batches all the way. `cache` holds the sessions that were committed or read last."""
+    """Takes batches all the way. `cache` holds the records that were committed or read last."""
 
     def __init__(
-        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, Session], clock: Clock
+        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, bytes], clock: Clock
     ) -> None:
         self._store = store
         self._models = models
         self._observer = observer
         self._cache = cache
         self._clock = clock
+        self._layouts: dict[bytes, Layout] = {}
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="run")
 
     def close(self) -> None:
@@ -51,18 +62,13 @@ class Pipeline:
         Raises `StoreUnavailable` where sessions cannot be read; the steps that it left unanswered did not advance.
         """
         self.refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
-        waiting = min((step.submitted for turn in batch.turns for step in turn.steps), default=None)
-        if waiting is not None:
-            self._observer.stage("queue", self._clock() - waiting)
-        runs = await self._plan(batch.turns)
-        groups: dict[tuple[object, int], list[Run]] = {}
-        for run in runs:
-            if run.plan.x is not None:
-                groups.setdefault((run.model.ref, len(run.plan.x)), []).append(run)
+        if batch.turns:
+            longest_waiting = min([turn.steps[0].submitted for turn in batch.turns])
+            self._observer.stage("queue", self._clock() - longest_waiting)
         ran: list[Ran] = []
         again: list[StepTurn] = []
-        for group in groups.values():
-            await self._run_group(group, ran, again)
+        for (layout, _), group in (await self._plan(batch.turns)).items():
+            await self._run_group(layout, group, ran, again)
         await self._commit(ran, again)
         return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
@@ -84,93 +90,97 @@ class Pipeline:
                 self._observer.refused(error.code)
                 step.refuse(error)
 
-    async def _plan(self, turns: Sequence[StepTurn]) -> list[Run]:
+    async def _plan(self, turns: Sequence[StepTurn]) -> Groups:
         """Decide what to run, and answer the steps that need no run.
 
-        An answer that rests on the record alone is given only when the record has just been read: no commit will
-        tell that it was out of date.
+        On a remembered record only turns of steps that come next are planned, since a commit will tell whether it was
+        out of date. For all others it is read anew.
         """
-        runs: list[Run] = []
+        groups: Groups = defaultdict(list)
         unread: list[StepTurn] = []
         for turn in turns:
-            session = self._cache.get(turn.key)
-            run = None if session is None else self._plan_turn(turn, session)
-            if isinstance(run, Run) and not run.plan.depends_on_record:
-                runs.append(run)
-            else:
-                unread.append(turn)
-        self._observer.cache(len(runs), len(unread))
+            record = self._cache.get(turn.key)
+            layout = None if record is None else self._layouts.get(records.kind_of(record))
+            if record is not None and layout is not None:
+                straightly = straight(records.step_of(record), layout, [step.timestep for step in turn.steps])
+                if straightly is not None:
+                    groups[layout, straightly.length].append(Run(turn, layout, record, straightly))
+                    continue
+            unread.append(turn)
+        self._observer.cache(len(turns) - len(unread), len(unread))
         if unread:
-            runs += await self._plan_unread(unread)
-        for run in runs:
-            for step, outcome in zip(run.turn.steps, run.plan.outcomes, strict=True):
+            await self._plan_unread(unread, groups)
+        return groups
+
+    async def _plan_unread(self, turns: Sequence[StepTurn], groups: Groups) -> None:
+        started = self._clock()
+        loaded = await self._store.load([turn.key for turn in turns])
+        self._observer.stage("read", self._clock() - started)
+        finite = records.all_finite([record for record in loaded if record is not None])
+        for turn, record in zip(turns, loaded, strict=True):
+            try:
+                if record is None:
+                    raise not_found(turn.key)
+                layout = self._layout(record)
+                if not finite:
+                    records.decode(record)  # raises, where it is this one
+                self._cache.put(turn.key, record)
+                self._plan_turn(turn, record, layout, groups)
+            except ConveyorError as error:
+                self._cache.drop(turn.key)
+                self.refuse(turn.steps, error)
+
+    def _layout(self, record: bytes) -> Layout:
+        """Return a record's layout. Raises `InvalidRecord`, and `ModelMismatch` where its model is not served."""
+        layout = self._layouts.get(records.kind_of(record))
+        if layout is None or not layout.fits(record):
+            session = records.decode(record)
+            layout = Layout(session.model, self._models.holding(session.model).spec)
+            layout.require(session)
+            self._layouts[records.kind_of(record)] = layout
+        return layout
+
+    def _plan_turn(self, turn: StepTurn, record: bytes, layout: Layout, groups: Groups) -> None:
+        """Plan a turn on a record that was just read, and answer the steps of it that are not run."""
+        steps = [step.timestep for step in turn.steps]
+        planned = straight(records.step_of(record), layout, steps)
+        if planned is None:
+            planned = plan(records.decode(record), layout.spec, steps)
+            for step, outcome in zip(turn.steps, planned.outcomes, strict=True):
                 if isinstance(outcome, Result):
                     self._observer.replayed()
                     step.answer(outcome)
                 elif isinstance(outcome, ConveyorError):
                     self.refuse([step], outcome)
-        return runs
+        if planned.length:
+            groups[layout, planned.length].append(Run(turn, layout, record, planned))
 
-    async def _plan_unread(self, turns: Sequence[StepTurn]) -> list[Run]:
-        started = self._clock()
-        sessions = await self._store.load([turn.key for turn in turns])
-        self._observer.stage("read", self._clock() - started)
-        runs = []
-        for turn, session in zip(turns, sessions, strict=True):
-            if isinstance(session, Session):
-                self._cache.put(turn.key, session)
-                run = self._plan_turn(turn, session)
-                if isinstance(run, Run):
-                    runs.append(run)
-                else:
-                    self.refuse(turn.steps, run)
-            else:
-                self._cache.drop(turn.key)
-                self.refuse(turn.steps, session or not_found(turn.key))
-        return runs
-
-    def _plan_turn(self, turn: StepTurn, session: Session) -> Run | ConveyorError:
-        try:
-            model = self._models.holding(session.model)
-        except ConveyorError as error:
-            return error
-        return Run(turn, session, model, plan(session, model.spec, [step.timestep for step in turn.steps]))
-
-    async def _run_group(self, group: list[Run], ran: list[Ran], again: list[StepTurn]) -> None:
+    async def _run_group(self, layout: Layout, group: list[Run], ran: list[Ran], again: list[StepTurn]) -> None:
         """Run turns of one model and one length as one batch.
 
         Those that came out well are put into `ran`. One without a finite answer is put into `again`, its session to be
         read anew and its steps to be taken one by one, so that no step is refused for the company it was in or on the
         word of an old record; the second time it is refused.
         """
-        model = group[0].model
-        x = np.stack([run.plan.x for run in group if run.plan.x is not None])
-        state = np.frombuffer(b"".join([run.session.state for run in group]), np.float32).reshape(len(group), -1)
+        x = np.frombuffer(b"".join([run.plan.x for run in group]), np.float32)
+        columns = Columns(layout, [run.record for run in group])
         try:
-            outputs, next_state = await self.run(model, x, state)
+            model = self._models.holding(layout.ref)
+            outputs, state = await self.run(model, x.reshape(len(group), -1, layout.spec.width), columns.state)
         except ConveyorError as error:
             for run in group:
                 self.refuse(run.turn.steps, error)
             return
-        finite = finite_rows(outputs, next_state)
-        nonce = secrets.randbits(64)
-        now = unix_ms()
-        for i, run in enumerate(group):
-            if not finite[i]:
-                self._not_finite(run.turn, again)
-                continue
-            session = run.session
-            advanced = Session(
-                model=session.model,
-                epoch=session.epoch,
-                step=session.step + x.shape[1],
-                nonce=nonce,
-                updated_at_ms=now,
-                ttl_s=session.ttl_s,
-                state=next_state[i].tobytes(),
-                outputs=outputs[i, -1].tobytes(),
-            )
-            ran.append(Ran(run, advanced, outputs[i]))
+        bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
+        for row in bad:
+            self._not_finite(group[row].turn, again)
+        new = columns.advance(group[0].plan.length, state, outputs[:, -1], nonce=secrets.randbits(64), now_ms=unix_ms())
+        parts = named(layout.spec, outputs)
+        ran += [
+            Ran(run, record, before, parts, row)
+            for row, (run, record, before) in enumerate(zip(group, new, columns.steps, strict=True))
+            if row not in bad
+        ]
 
     def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
         self._cache.drop(turn.key)
@@ -198,7 +208,7 @@ class Pipeline:
     async def _commit_part(self, ran: list[Ran], again: list[StepTurn]) -> None:
         if not ran:
             return
-        commits = [Commit(run.turn.key, run.session.epoch, run.session.step, next_) for run, next_, _ in ran]
+        commits = [Commit(made.run.turn.key, made.run.record[records.VERSION_SLICE], made.record) for made in ran]
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
@@ -206,35 +216,34 @@ class Pipeline:
         except ConveyorError as error:
             verdicts = [error] * len(commits)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:
-            for (run, _, _), commit in zip(ran, commits, strict=True):
-                self._cache.drop(commit.key)
+            for made in ran:
+                self._cache.drop(made.run.turn.key)
                 if isinstance(error, asyncio.CancelledError):
-                    self.refuse(run.turn.steps, OutcomeUnknown("this process was stopped in the middle of a write"))
+                    self.refuse(
+                        made.run.turn.steps, OutcomeUnknown("this process was stopped in the middle of a write")
+                    )
             raise
         self._observer.stage("commit", self._clock() - started)
         committed: Counter[ModelRef] = Counter()
-        for made, commit, verdict in zip(ran, commits, verdicts, strict=True):
+        for made, verdict in zip(ran, verdicts, strict=True):
             turn = made.run.turn
             if verdict is None:
-                self._cache.put(commit.key, commit.session)
-                self._answer(made)
-                committed[commit.session.model] += len(made.outputs)
+                self._cache.put(turn.key, made.record)
+                made.answer()
+                committed[made.run.layout.ref] += made.run.plan.length
             elif isinstance(verdict, Lost) and verdict.current is not None:
                 self._observer.conflict()
-                self._cache.put(commit.key, verdict.current)
+                self._cache.put(turn.key, verdict.current)
                 again.append(turn)
             else:
-                self._cache.drop(commit.key)
-                self.refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(commit.key))
+                self._cache.drop(turn.key)
+                self.refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
         for model, timesteps in committed.items():
             self._observer.steps(model, timesteps)
 
-    def _answer(self, ran: Ran) -> None:
-        (turn, session, model, plan), _, outputs = ran
-        for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
-            if isinstance(outcome, Window):
-                window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
-                step.answer(Result(session.step + outcome.stop, named(model.spec, outputs[window]), outcome.replayed))
+
+def all_finite(*parts: Floats) -> bool:
+    return all(np.isfinite(part).all() for part in parts)
 
 
 def finite_rows(*parts: Floats) -> NDArray[np.bool_]:

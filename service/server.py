@@ -7,6 +7,7 @@ import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from service.settings import Settings
+from service.websocket import WebSocketProtocol
 
 
 class Lifespan(LifespanOn):
@@ -31,7 +32,7 @@ class Config(uvicorn.Config):
             workers=settings.workers,
             lifespan="on",
             http="httptools",
-            ws="websockets-sansio",
+            ws=WebSocketProtocol,
             ws_per_message_deflate=False,
             ws_max_size=settings.max_body_bytes,
             # Pings keep proxies from closing idle sockets, but nobody is cut off for a late pong: it may wait behind a

@@ -10,9 +10,9 @@ from service import logs
 from service.api.dependencies import TENANT, key_of
 from service.api.schemas import session_info
 from service.app import StartupError, open_store
-from service.core.errors import ConveyorError
+from service.core.errors import ConveyorError, InvalidRecord
 from service.core.ports import StateStore
-from service.core.session import Session
+from service.core.record import decode
 from service.options import DataDir, RedisUrl, fail, settings_of
 
 cli = typer.Typer(help="Look at the sessions in Redis, and delete them.", no_args_is_help=True)
@@ -40,9 +40,13 @@ def show_session(session_id: str, redis_url: RedisUrl = None, data_dir: DataDir 
     """Show a session as JSON."""
 
     async def run(store: StateStore) -> None:
-        (session,) = await store.load([key_of(session_id)])
-        if not isinstance(session, Session):
-            fail(str(session or f"there is no session {session_id!r}"))
+        (record,) = await store.load([key_of(session_id)])
+        if record is None:
+            fail(f"there is no session {session_id!r}")
+        try:
+            session = decode(record)
+        except InvalidRecord as error:
+            fail(str(error))
         typer.echo(session_info(key_of(session_id), session).model_dump_json(exclude_none=True, indent=2))
 
     _with_store(run, redis_url=redis_url, data_dir=data_dir)

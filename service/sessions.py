@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from service.core import record
+from service.core.columns import Floats, Layout
 from service.core.errors import (
     ConveyorError,
     InvalidRecord,
@@ -16,7 +17,7 @@ from service.core.errors import (
     SessionExists,
     SessionNotFound,
 )
-from service.core.ports import Commit, Floats, Model, Models, Page, StateStore
+from service.core.ports import Commit, Model, Models, Page, StateStore
 from service.core.session import Session, SessionKey, Values
 from service.core.timestep import rows
 from service.engine import Engine
@@ -62,8 +63,7 @@ class Sessions:
         wanted = self._models.find(model, version)
         if (stored := await self._load(key)) is None:
             session = await self._first(wanted, ttl_s, history)
-            if (stored := await self._store.create(key, session)) is None:
-                self._engine.forget(key)
+            if (stored := await self._create(key, session)) is None:
                 return Opened(session, created=True)
         self._require_model(stored, model, version)
         return Opened(stored, created=False)
@@ -119,25 +119,25 @@ class Sessions:
         Raises `InvalidRecord`, and `ModelMismatch` where the very file that computed its state is not served.
         """
         session = record.decode(content)
-        spec = self._models.holding(session.model).spec
-        outputs = spec.output_size if session.step else 0
-        for part, held, size in (("state", session.state, spec.state_size), ("outputs", session.outputs, outputs)):
-            if len(held) != 4 * size:
-                raise InvalidRecord(f"the record's {part} has {len(held)} bytes; the model's has {4 * size}")
+        Layout(session.model, self._models.holding(session.model).spec).require(session)
         if session.step > _MAX_STEP:
             raise InvalidRecord(f"the record's step {session.step} is beyond {_MAX_STEP}")
         session = _anew(session, self._ttl(session.ttl_s))
-        while (stored := await self._store.create(key, session)) is not None:
+        while (stored := await self._create(key, session)) is not None:
             with suppress(SessionNotFound):  # it has gone since: the name is free now
                 return Opened(await self._replace(key, stored, session), created=False)
-        self._engine.forget(key)
         return Opened(session, created=True)
 
     async def _load(self, key: SessionKey) -> Session | None:
-        (session,) = await self._store.load([key])
-        if isinstance(session, InvalidRecord):
-            raise session
-        return session
+        (stored,) = await self._store.load([key])
+        return None if stored is None else record.decode(stored)
+
+    async def _create(self, key: SessionKey, session: Session) -> Session | None:
+        """Keep a session under a name that is free. Returns None, or the session that is there already."""
+        if (stored := await self._store.create(key, record.encode(session))) is not None:
+            return record.decode(stored)
+        self._engine.forget(key)
+        return None
 
     async def _first(self, model: Model, ttl_s: int | None, history: Values | None) -> Session:
         """Return a session as it is before it is kept: at step 0, or primed with history in one run."""
@@ -153,17 +153,17 @@ class Sessions:
         return session._replace(step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
 
     async def _keep(self, key: SessionKey, session: Session) -> None:
-        if (stored := await self._store.create(key, session)) is not None:
+        if (stored := await self._create(key, session)) is not None:
             raise SessionExists(
                 f"there is a session {key.session_id!r} already, of model {stored.model.name!r}, at step {stored.step}",
                 current_step=stored.step,
             )
-        self._engine.forget(key)
 
     async def _replace(self, key: SessionKey, current: Session, session: Session) -> Session:
         """Put a session in the place of another, however often that one advances meanwhile."""
+        replaced, new = record.encode(current), record.encode(session)
         while True:
-            (verdict,) = await self._store.commit([Commit(key, current.epoch, current.step, session)])
+            (verdict,) = await self._store.commit([Commit(key, replaced[record.VERSION_SLICE], new)])
             self._engine.forget(key)
             if verdict is None:
                 return session
@@ -171,7 +171,7 @@ class Sessions:
                 raise verdict
             if verdict.current is None:
                 raise not_found(key)
-            current = verdict.current
+            replaced = verdict.current
 
     def _require_model(self, stored: Session, model: str, version: str | None) -> None:
         if stored.model.name != model or version not in (None, stored.model.version):

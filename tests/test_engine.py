@@ -24,6 +24,7 @@ from service.core.errors import (
     StoreUnavailable,
 )
 from service.core.ports import Commit, Lost
+from service.core.record import encode
 from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
 from service.engine import Engine
 from service.sessions import Sessions
@@ -317,7 +318,7 @@ async def test_closing_answers_what_was_admitted_and_admits_nothing_more(
 
 async def test_a_state_of_another_file_is_refused(engine: Engine, store: CountingStore) -> None:
     foreign = Session(ModelRef("hotspot", "1", b"otherone"), 1, 0, 0, 0, 60, bytes(4 * 256), b"")
-    await store.create(key(), foreign)
+    await store.create(key(), encode(foreign))
     with pytest.raises(ModelMismatch):
         await engine.step(key(), one())
 

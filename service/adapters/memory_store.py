@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 
-from service.core.errors import ConveyorError, InvalidRecord
+from service.core.errors import ConveyorError
 from service.core.ports import Commit, Lost, Page, StoreHealth
-from service.core.session import Session, SessionKey
+from service.core.record import VERSION_SLICE, readable, ttl_s_of
+from service.core.session import SessionKey
 
 
 class MemoryStore:
@@ -13,29 +14,29 @@ class MemoryStore:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._sessions: dict[SessionKey, tuple[Session, float]] = {}
+        self._records: dict[SessionKey, tuple[bytes, float]] = {}
 
-    async def load(self, keys: Sequence[SessionKey]) -> list[Session | InvalidRecord | None]:
+    async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
         return [self._live(key) for key in keys]
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         return [self._commit(commit) for commit in commits]
 
-    async def create(self, key: SessionKey, session: Session) -> Session | None:
+    async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         if (stored := self._live(key)) is None:
-            self._put(key, session)
+            self._put(key, record)
         return stored
 
     async def delete(self, key: SessionKey) -> bool:
         existed = self._live(key) is not None
-        self._sessions.pop(key, None)
+        self._records.pop(key, None)
         return existed
 
     async def scan(self, tenant: str, model: str | None, cursor: str | None, limit: int) -> Page:
-        ids = sorted(key.session_id for key in self._sessions if key.tenant == tenant)
+        ids = sorted(key.session_id for key in self._records if key.tenant == tenant)
         after = [id_ for id_ in ids if cursor is None or id_ > cursor]
-        found = [(id_, session) for id_ in after if (session := self._live(SessionKey(tenant, id_)))]
-        found = [(id_, session) for id_, session in found if model in (None, session.model.name)]
+        records = [(id_, record) for id_ in after if (record := self._live(SessionKey(tenant, id_)))]
+        found = [(id_, session) for id_, record in records if (session := readable(record, model))]
         return Page(found[:limit], found[limit - 1][0] if len(found) > limit else None)
 
     async def health(self) -> StoreHealth:
@@ -45,21 +46,21 @@ class MemoryStore:
         )
 
     async def close(self) -> None:
-        self._sessions.clear()
+        self._records.clear()
 
-    def _live(self, key: SessionKey) -> Session | None:
-        session, expires = self._sessions.get(key, (None, 0.0))
-        if session is not None and expires <= self._clock():
-            del self._sessions[key]
+    def _live(self, key: SessionKey) -> bytes | None:
+        record, expires = self._records.get(key, (None, 0.0))
+        if record is not None and expires <= self._clock():
+            del self._records[key]
             return None
-        return session
+        return record
 
-    def _put(self, key: SessionKey, session: Session) -> None:
-        self._sessions[key] = (session, self._clock() + session.ttl_s)
+    def _put(self, key: SessionKey, record: bytes) -> None:
+        self._records[key] = (record, self._clock() + ttl_s_of(record))
 
     def _commit(self, commit: Commit) -> Lost | None:
         stored = self._live(commit.key)
-        if stored is None or (stored.epoch, stored.step) != (commit.epoch, commit.step):
+        if stored is None or stored[VERSION_SLICE] != commit.version:
             return Lost(stored)
-        self._put(commit.key, commit.session)
+        self._put(commit.key, commit.record)
         return None

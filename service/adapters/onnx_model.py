@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from service.core.columns import Floats
 from service.core.errors import ModelFailed
-from service.core.ports import Floats
 from service.core.session import ModelRef
 from service.core.spec import SPEC_KEY, ModelSpec, SpecError
 

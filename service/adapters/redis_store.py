@@ -9,16 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from service.adapters.redis_link import RedisLink, Script
-from service.core import record
-from service.core.errors import (
-    ConveyorError,
-    InvalidRecord,
-    InvalidRequest,
-    OutcomeUnknown,
-    StoreFull,
-    StoreUnavailable,
-)
+from service.core.errors import ConveyorError, InvalidRequest, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost, Page, StoreHealth
+from service.core.record import EPOCH_SLICE, HEADER, NONCE_SLICE, VERSION_SLICE, readable, step_of, ttl_s_of
 from service.core.session import Session, SessionKey
 
 HASH_TAGS = 256
@@ -44,30 +37,26 @@ class RedisStore:
         self._create = Script("create")
         self._description = description or f"Redis at {_without_password(url)}"
 
-    async def load(self, keys: Sequence[SessionKey]) -> list[Session | InvalidRecord | None]:
-        values = await self._read("MGET", *map(redis_key, keys))
-        return [None if value is None else _decode(value) for value in values]
+    async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
+        values: list[bytes | None] = await self._read("MGET", *map(redis_key, keys))
+        return values
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         keys = [redis_key(commit.key) for commit in commits]
         args: list[Any] = []
-        for commit in commits:
-            session = commit.session
-            args += (
-                record.encode_version(commit.epoch, commit.step),
-                record.encode(session),
-                session.ttl_s * 1000,
-            )
+        for _, version, record in commits:
+            args += (version, record, ttl_s_of(record) * 1000)
         replies, repeated = await self._link.run(self._commit, keys, args)
+        if replies == [_WRITTEN] * len(commits):
+            return [None] * len(commits)  # nearly always
         return [
-            _verdict(reply, commit.epoch, commit.session, repeated)
+            _verdict(reply, commit.version, commit.record, repeated)
             for reply, commit in zip(replies, commits, strict=True)
         ]
 
-    async def create(self, key: SessionKey, session: Session) -> Session | None:
-        args = [record.encode(session), session.ttl_s * 1000]
-        reply, repeated = await self._link.run(self._create, [redis_key(key)], args)
-        verdict = _verdict(reply, None, session, repeated)
+    async def create(self, key: SessionKey, record: bytes) -> bytes | None:
+        reply, repeated = await self._link.run(self._create, [redis_key(key)], [record, ttl_s_of(record) * 1000])
+        verdict = _verdict(reply, b"", record, repeated)
         if isinstance(verdict, ConveyorError):
             raise verdict
         return verdict.current if verdict else None
@@ -97,8 +86,8 @@ class RedisStore:
                 found = zip(ids, await self.load([SessionKey(tenant, id_) for id_ in ids]), strict=True)
                 sessions += [
                     (id_, session)
-                    for id_, session in found
-                    if isinstance(session, Session) and model in (None, session.model.name)
+                    for id_, record in found
+                    if record is not None and (session := readable(record, model)) is not None
                 ]
             if len(sessions) == limit or (position is None and not waiting):
                 break
@@ -134,15 +123,8 @@ def redis_key(key: SessionKey) -> str:
     return f"conveyor:{{{tag}}}:{key.tenant}:{key.session_id}"
 
 
-def _decode(value: bytes) -> Session | InvalidRecord:
-    try:
-        return record.decode(value)
-    except InvalidRecord as error:
-        return error
-
-
-def _verdict(reply: Any, epoch: int | None, session: Session, repeated: bool) -> Lost | ConveyorError | None:
-    """Read what a script says of one key, which was of `epoch` (None: free) and was to become `session`."""
+def _verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost | ConveyorError | None:
+    """Read what a script says of one key, which had `version` (empty: was free) and was to become `record`."""
     if reply == _WRITTEN:
         return None
     if reply == _MISSING:
@@ -150,17 +132,19 @@ def _verdict(reply: Any, epoch: int | None, session: Session, repeated: bool) ->
     if isinstance(reply, list):
         message = reply[0].decode(errors="replace")
         return StoreFull(message) if "OOM" in message else StoreUnavailable(f"Redis refused the write: {message}")
-    stored = _decode(reply)
-    if isinstance(stored, InvalidRecord):
-        return stored
-    if stored.epoch == session.epoch != epoch:
+    stored: bytes = reply
+    if stored[EPOCH_SLICE] == record[EPOCH_SLICE] != version[:8]:
         return None  # nobody else has an epoch that was drawn for this very write
-    if (stored.epoch, stored.step, stored.nonce) == (session.epoch, session.step, session.nonce):
+    if stored[VERSION_SLICE] == record[VERSION_SLICE] and stored[NONCE_SLICE] == record[NONCE_SLICE]:
         return None
-    if repeated and (stored.epoch != epoch or stored.step > session.step):
+    if (
+        repeated
+        and len(stored) >= HEADER.size
+        and (stored[EPOCH_SLICE] != version[:8] or step_of(stored) > step_of(record))
+    ):
         return OutcomeUnknown(
-            f"the session has moved on to step {stored.step} since a write whose reply was lost",
-            current_step=stored.step,
+            f"the session has moved on to step {step_of(stored)} since a write whose reply was lost",
+            current_step=step_of(stored),
         )
     return Lost(stored)
 

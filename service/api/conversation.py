@@ -2,118 +2,139 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from service.api.dependencies import Services
-from service.api.socket import Socket
+from service.api.messages import Answer
+from service.api.socket import Gone, Socket
 
 GOING_AWAY = 1012
 """Close code of a service that is being stopped: connect again, go on where the last answer left off."""
+
+_INTERNAL = 1011
 
 
 class Reply(NamedTuple):
     """A message for the client, and the code to close the socket with after it, if that is to be."""
 
-    message: dict[str, Any] | list[Any]
+    message: Answer
     close: int | None = None
 
 
-Replying = Coroutine[Any, Any, Reply]
-Handler = Callable[[bytes | str], Replying]
-"""Begins the work that a message asks for *at once*, in the order of the calls; what it returns is awaited later."""
+class Asked(Protocol):
+    """A message that is being worked on."""
+
+    def undone(self) -> asyncio.Future[Any] | None:
+        """Return something that has to be done before there is a reply, or None where there is one."""
+        ...
+
+    def reply(self, *, pipelined: bool) -> Reply:
+        """Return the reply. `pipelined` says that more messages came in behind this one before it was answered."""
+        ...
 
 
 class Conversation:
-    """Reads messages and answers them in order, at most `max_in_flight` of them at a time.
+    """Takes messages and answers them in order, at most `max_in_flight` of them at a time.
 
-    With that many unanswered it reads no further: the rest waits in the connection, and so does a client that does not
-    read its answers. `pipelined` says whether more messages are in flight behind the one being answered.
-
-    A reader and a writer share `_replies`, of which the first is being sent. Whoever has nothing to do leaves a future
-    that the other resolves; a queue and a semaphore of asyncio's would say the same, at several times the cost to each
-    message.
+    With that many unanswered it takes no more: the rest waits in the connection, and so do answers for a client that
+    does not read them. `ask` begins, *at once*, the work that a message asks for. There is no task that waits for
+    messages or answers: everything here happens in callbacks of the connection and of the first unanswered message.
     """
 
-    def __init__(self, socket: Socket, services: Services, handle: Handler) -> None:
+    def __init__(self, socket: Socket, services: Services, ask: Callable[[bytes | str], Asked]) -> None:
         self._socket = socket
+        self._wire = socket.wire
         self._services = services
-        self._handle = handle
-        self._loop = asyncio.get_running_loop()
-        self._replies: deque[Replying] = deque()
-        self._work: asyncio.Future[None] | None = None  # the writer waits for a reply to send
-        self._room: asyncio.Future[None] | None = None  # the reader waits for one to be sent
+        self._ask = ask
+        self._asked: deque[Asked] = deque()
+        self._awaited: asyncio.Future[Any] | None = None
+        self._held = False
         self._stopping = False
-        self._reader: asyncio.Task[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
 
-    @property
-    def pipelined(self) -> bool:
-        return len(self._replies) > 1
+    async def run(self) -> None:
+        """Converse until an answer closes the socket or `stop` is called. Raises `Gone` where the client leaves."""
+        gone: asyncio.Future[None] = asyncio.create_task(self._socket.gone())
+        self._services.sockets.add(self)
+        try:
+            self._wire.listen(self._on_message, self._answer)
+            if self._services.draining:
+                self._stop()
+            await asyncio.wait([gone, self._end], return_when=asyncio.FIRST_COMPLETED)
+            if not self._end.done():
+                raise Gone
+            if not self._end.cancelled():
+                await self._close()
+        finally:
+            self._services.sockets.discard(self)
+            self._asked.clear()
+            self._ended.set()
+            gone.cancel()
 
     async def stop(self) -> None:
-        """Read nothing more, answer what was read, close: the service is going away. Returns when that is done."""
-        if self._reader is not None:
-            self._reader.cancel()
+        """Take nothing more, answer what was taken, close: the service is going away. Returns when that is done."""
+        self._stop()
         await self._ended.wait()
 
     def abort(self) -> None:
         """Stop in the middle of whatever it is: for a client that does not read its answers."""
-        if self._writer is not None:
-            self._writer.cancel()
+        self._end.cancel()
 
-    async def run(self) -> None:
-        """Converse until an answer closes the socket or `stop` is called. Raises `Gone` where the client leaves."""
-        self._reader = reader = self._loop.create_task(self._read())
-        self._writer = writer = self._loop.create_task(self._write())
-        self._services.sockets.add(self)
+    def _stop(self) -> None:
+        self._stopping = True
+        self._wire.pause()
+        self._answer()
+
+    async def _close(self) -> None:
         try:
-            if self._services.draining:
-                reader.cancel()
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            if reader.cancelled():
-                self._stopping = True
-                _resolve(self._work)
-                await asyncio.wait({writer})
-            for task in (reader, writer):
-                if task.done() and not task.cancelled():
-                    task.result()  # raises `Gone`, or a defect, which the server logs before it closes with 1011
-        finally:
-            self._services.sockets.discard(self)
-            self._ended.set()
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
-            for unsent in self._replies:
-                unsent.close()
+            code, reason = self._end.result()
+        except Exception:
+            await self._socket.close(_INTERNAL)
+            raise  # a defect, which the server logs
+        await self._socket.close(code, reason)
 
-    async def _read(self) -> None:
-        limit = self._services.limits.max_in_flight
-        while True:
-            if len(self._replies) >= limit:
-                self._room = self._loop.create_future()
-                await self._room
-            self._replies.append(self._handle(await self._socket.receive()))
-            _resolve(self._work)
+    def _on_message(self, content: bytes | str) -> None:
+        if self._stopping or self._end.done():
+            return
+        try:
+            self._asked.append(self._ask(content))
+        except Exception as error:
+            self._end.set_exception(error)
+            return
+        if len(self._asked) >= self._services.limits.max_in_flight:
+            self._held = True
+            self._wire.pause()
+        if len(self._asked) == 1:
+            self._answer()
 
-    async def _write(self) -> None:
-        while True:
-            while self._replies:
-                message, close = await self._replies[0]
-                await self._socket.send(message)
-                if close is not None:
-                    await self._socket.close(close)
-                    return
-                del self._replies[0]
-                _resolve(self._room)
-            if self._stopping:
-                await self._socket.close(GOING_AWAY, "the service is going away")
+    def _answer(self, _done: object = None) -> None:
+        """Send the answers that are there, up to the first one that is not."""
+        if self._end.done():
+            return
+        try:
+            self._send_answers()
+        except Exception as error:
+            self._end.set_exception(error)
+            return
+        if self._held and len(self._asked) < self._services.limits.max_in_flight and not self._stopping:
+            self._held = False
+            self._wire.resume()
+
+    def _send_answers(self) -> None:
+        asked = self._asked
+        while asked and not self._wire.full:
+            if (undone := asked[0].undone()) is not None:
+                if undone is not self._awaited:
+                    self._awaited = undone
+                    undone.add_done_callback(self._answer)
                 return
-            self._work = self._loop.create_future()
-            await self._work
-
-
-def _resolve(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+            message, close = asked[0].reply(pipelined=len(asked) > 1)
+            self._socket.send(message)
+            if close is not None:
+                self._end.set_result((close, ""))
+                return
+            asked.popleft()
+        if self._stopping and not asked:
+            self._end.set_result((GOING_AWAY, "the service is going away"))

@@ -77,7 +77,11 @@ def decode(decoder: msgspec.json.Decoder[T], content: bytes | str) -> T:
         raise InvalidRequest("the message is nested too deeply") from None
 
 
-def encode(message: Mapping[str, Any] | list[Any]) -> bytes:
+Answer = Mapping[str, Any] | list[Any]
+"""What is sent to a client: JSON's nouns, and arrays of numbers."""
+
+
+def encode(message: Answer) -> bytes:
     return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

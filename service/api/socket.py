@@ -1,14 +1,20 @@
-"""A WebSocket as close to the server as ASGI goes: a framework's checks of every message cost a tenth of a step."""
+"""A WebSocket as the routes see it: a handshake and an end by ASGI, and in between messages as they come.
 
-from collections.abc import Awaitable, Callable, Mapping
+ASGI would have a task wait for every message and another one send every answer, which costs more than the step.
+"""
+
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api.messages import encode
+from service.api.messages import Answer, encode
+
+EXTENSION = "conveyor.wire"
+"""Name of the ASGI extension, see `Wire`, that these routes need and `service.websocket` offers."""
 
 SUBPROTOCOL = "conveyor.v1.json"
 
@@ -17,13 +23,37 @@ class Gone(Exception):
     """The client has left; nothing can be sent any more."""
 
 
+class Wire(Protocol):
+    """What the server offers of an accepted WebSocket. No method blocks or raises."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the client reads so slowly that nothing more should be written."""
+        ...
+
+    def listen(self, on_message: Callable[[str | bytes], None], on_writable: Callable[[], None]) -> None:
+        """Hand over each message from now on, and tell when the socket is no longer full."""
+        ...
+
+    def write(self, message: bytes, *, binary: bool = False) -> None:
+        """Send a message, or nothing where the connection is closing."""
+        ...
+
+    def pause(self) -> None:
+        """Hand over nothing more, and let the client wait."""
+        ...
+
+    def resume(self) -> None: ...
+
+
 class Socket(HTTPConnection):
-    """One client's socket. It is accepted first, then used by one reader and one writer."""
+    """One client's socket. It is accepted first, then used through its `wire`."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope)
         self._receive = receive
         self._send = send
+        self.wire: Wire = scope["extensions"][EXTENSION]
 
     async def accept(self) -> None:
         """Accept the handshake, with the subprotocol that is spoken here if the client offers it."""
@@ -32,21 +62,13 @@ class Socket(HTTPConnection):
         chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
         await self._emit({"type": "websocket.accept", "subprotocol": chosen, "headers": []})
 
-    async def receive(self) -> bytes | str:
-        """Return the next message. Raises `Gone`."""
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            raise Gone
-        text: str | None = message.get("text")
-        content: bytes | str = message["bytes"] if text is None else text
-        return content
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        while (await self._receive())["type"] != "websocket.disconnect":
+            pass  # it was sent before anybody listened
 
-    async def send(self, message: Mapping[str, Any] | list[Any]) -> None:
-        """Send a message; wait while the client does not read. Raises `Gone`."""
-        try:
-            await self._send({"type": "websocket.send", "text": encode(message).decode()})
-        except OSError as error:
-            raise Gone from error
+    def send(self, message: Answer) -> None:
+        self.wire.write(encode(message))
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket. Raises `Gone`."""

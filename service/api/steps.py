@@ -66,7 +66,10 @@ async def many_steps(request: Request) -> Response:
     services = services_of(request)
     steps = _addressed(await request.body(), services.limits.max_frame_steps)
     started = [(step, start(services, step)) for step in steps]
-    return _json({"results": [await finish(step, answer) for step, answer in started]})
+    for _, outcome in started:
+        if isinstance(outcome, asyncio.Future) and not outcome.done():
+            await asyncio.wait({outcome})
+    return _json({"results": [answer(step, outcome) for step, outcome in started]})
 
 
 def start(services: Services, step: AddressedStep | Malformed) -> Started:
@@ -79,14 +82,14 @@ def start(services: Services, step: AddressedStep | Malformed) -> Started:
         return error
 
 
-async def finish(step: AddressedStep | Malformed, started: Started) -> dict[str, Any]:
-    """Wait for a step of a message that carries many, and return its part of the answer."""
-    try:
-        if isinstance(started, ConveyorError):
-            raise started
-        return rest_answer(step.session_id or "", await started)
-    except ConveyorError as error:
+def answer(step: AddressedStep | Malformed, started: Started) -> dict[str, Any]:
+    """Return the part that a step has in the answer to a message that carries many, once it has ended."""
+    if isinstance(started, ConveyorError):
+        return rest_error(step.session_id, started)
+    error = started.exception()
+    if isinstance(error, ConveyorError):
         return rest_error(step.session_id, error)
+    return rest_answer(step.session_id or "", started.result())  # raises what is no answer, but a defect
 
 
 def decode_step(content: bytes | str) -> AddressedStep | Malformed:

@@ -1,18 +1,17 @@
 """The WebSockets: one session's timesteps, or those of a whole gateway."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 from starlette.routing import BaseRoute
 
-from service.api.conversation import Conversation, Reply
+from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, services_of
 from service.api.messages import AddressedStep, StepMessage, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.socket import Socket, SocketRoute
-from service.api.steps import Malformed, Started, decode_each, decode_step, finish, start
+from service.api.steps import Malformed, Started, answer, decode_each, decode_step, start
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown, Unavailable
 from service.core.session import Result, Session, SessionKey, require_session_id
 
@@ -29,22 +28,20 @@ async def stream(socket: Socket) -> None:
     try:
         session = await _session(services, key, socket.query_params)
     except ConveyorError as error:
-        await socket.send({"error": problem(error)})
+        socket.send({"error": problem(error)})
         try_later = 1013 if isinstance(error, Unavailable) else 1008
         await socket.close(wire_of(error).close or try_later, error.code)
         return
     model = session.model
-    await socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
+    socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
-    def handle(content: bytes | str) -> Coroutine[Any, Any, Reply]:
+    def ask(content: bytes | str) -> Asked:
         try:
-            future = services.engine.submit(key, decode(_STEP, content).timestep(services.limits))
+            return _Step(services.engine.submit(key, decode(_STEP, content).timestep(services.limits)))
         except ConveyorError as error:
-            return _failed(error, conversation)
-        return _answered(future, conversation)
+            return _Refused(error)
 
-    conversation = Conversation(socket, services, handle)
-    await conversation.run()
+    await Conversation(socket, services, ask).run()
 
 
 async def stream_many(socket: Socket) -> None:
@@ -52,18 +49,18 @@ async def stream_many(socket: Socket) -> None:
     services = services_of(socket)
     await socket.accept()
 
-    def handle(content: bytes | str) -> Coroutine[Any, Any, Reply]:
+    def ask(content: bytes | str) -> Asked:
         try:
             if content.lstrip()[:1] in ("[", b"["):
                 items = decode(_ITEMS, content)
                 steps = decode_each(items, services.limits.max_frame_steps)
-                return _answered_all([(step, start(services, step)) for step in steps])
+                return _Steps([(step, start(services, step)) for step in steps])
             step = decode_step(content)
-            return _answered_one(step, start(services, step))
+            return _Steps([(step, start(services, step))], alone=True)
         except ConveyorError as error:
-            return _failed(error)
+            return _Refused(error, fatal=False)
 
-    await Conversation(socket, services, handle).run()
+    await Conversation(socket, services, ask).run()
 
 
 async def _session(services: Services, key: SessionKey, query: Mapping[str, str]) -> Session:
@@ -79,32 +76,62 @@ async def _session(services: Services, key: SessionKey, query: Mapping[str, str]
     return opened.session
 
 
-async def _answered(future: asyncio.Future[Result], conversation: Conversation) -> Reply:
-    try:
-        return Reply(stream_answer(await future))
-    except ConveyorError as error:
-        return await _failed(error, conversation)
+class _Step:
+    """A step of the one session of a socket. See `Asked`."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Result]) -> None:
+        self._future = future
+
+    def undone(self) -> asyncio.Future[Result] | None:
+        return None if self._future.done() else self._future
+
+    def reply(self, *, pipelined: bool) -> Reply:
+        error = self._future.exception()
+        if error is None:
+            return Reply(stream_answer(self._future.result()))
+        if not isinstance(error, ConveyorError):
+            raise error
+        return _Refused(error).reply(pipelined=pipelined)
 
 
-async def _answered_one(step: AddressedStep | Malformed, started: Started) -> Reply:
-    return Reply(await finish(step, started), _only_shutdown(started))
+class _Steps:
+    """A step of a socket that carries many sessions, `alone` or in an array. See `Asked`."""
+
+    def __init__(self, steps: list[tuple[AddressedStep | Malformed, Started]], *, alone: bool = False) -> None:
+        self._steps = steps
+        self._alone = alone
+        self._undone = [started for _, started in steps if isinstance(started, asyncio.Future)]
+
+    def undone(self) -> asyncio.Future[Result] | None:
+        while self._undone:
+            if not self._undone[-1].done():
+                return self._undone[-1]
+            self._undone.pop()
+        return None
+
+    def reply(self, *, pipelined: bool) -> Reply:
+        """Of the errors of single sessions, none closes a socket that carries many; the end of the service does."""
+        answers = [answer(step, started) for step, started in self._steps]
+        going = next((wire_of(started).close for _, started in self._steps if isinstance(started, ShuttingDown)), None)
+        return Reply(answers[0] if self._alone else answers, going)
 
 
-async def _answered_all(steps: list[tuple[AddressedStep | Malformed, Started]]) -> Reply:
-    answers = [await finish(step, started) for step, started in steps]
-    return Reply(answers, next(filter(None, (_only_shutdown(started) for _, started in steps)), None))
+class _Refused:
+    """A message that is refused at once. One that is `fatal` closes its socket where it says so. See `Asked`."""
 
+    def __init__(self, error: ConveyorError, *, fatal: bool = True) -> None:
+        self._error = error
+        self._fatal = fatal
 
-async def _failed(error: ConveyorError, conversation: Conversation | None = None) -> Reply:
-    """Tell of an error, and close the socket of a session where it says so; that of many goes on."""
-    wire = wire_of(error)
-    closes = conversation is not None and (conversation.pipelined or not wire.fragile)
-    return Reply({"error": problem(error)}, wire.close if closes else None)
+    def undone(self) -> None:
+        return None
 
-
-def _only_shutdown(started: Started) -> int | None:
-    """Of the errors of single sessions, none closes a socket that carries many; the end of the service does."""
-    return wire_of(started).close if isinstance(started, ShuttingDown) else None
+    def reply(self, *, pipelined: bool) -> Reply:
+        wire = wire_of(self._error)
+        closes = self._fatal and (pipelined or not wire.fragile)
+        return Reply({"error": problem(self._error)}, wire.close if closes else None)
 
 
 routes: list[BaseRoute] = [

@@ -7,34 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from service.core.errors import ConveyorError, InvalidRecord
+from service.core.columns import Floats
+from service.core.errors import ConveyorError
 from service.core.session import ModelRef, Session, SessionKey
 from service.core.spec import ModelSpec
 
-Floats = NDArray[np.float32]
-
 
 class Commit(NamedTuple):
-    """Replace the session under `key` by `session`, if it still is at `epoch` and `step`."""
+    """Replace the record under `key` by `record`, if the one there still begins with `version` (`VERSION_SLICE`)."""
 
     key: SessionKey
-    epoch: int
-    step: int
-    session: Session
+    version: bytes
+    record: bytes
 
 
 class Lost(NamedTuple):
-    """A commit came too late: `current` is what the store holds, None where the session is gone."""
+    """A commit came too late: `current` is the record that the store holds, None where the session is gone."""
 
-    current: Session | None
+    current: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a listing. `cursor` asks for the next part; None when this was the last."""
+    """A part of a listing, by session id. `cursor` asks for the next part; None when this was the last."""
 
     sessions: list[tuple[str, Session]]
     cursor: str | None
@@ -49,18 +44,18 @@ class StoreHealth:
 
 
 class StateStore(Protocol):
-    """Keeps sessions until they expire.
+    """Keeps sessions' records (see `service.core.record`) until they expire, without looking into their numbers.
 
     Every method raises `StoreUnavailable` when the store cannot be reached and certainly nothing was changed, and
     `OutcomeUnknown` when it may have been.
     """
 
-    async def load(self, keys: Sequence[SessionKey]) -> list[Session | InvalidRecord | None]:
-        """Return each key's session, None where there is none, or the error where it cannot be read."""
+    async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
+        """Return each key's record, whatever it holds, or None where there is none."""
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
-        """Replace many sessions at once, each on its own terms. Keys must be distinct.
+        """Replace many records at once, each on its own terms. Keys must be distinct.
 
         Returns per commit None where it was made, `Lost` where another was faster, or the error (`StoreFull`,
         `StoreUnavailable`) for which the session keeps its old value. A commit made earlier by the same writer
@@ -68,8 +63,8 @@ class StateStore(Protocol):
         """
         ...
 
-    async def create(self, key: SessionKey, session: Session) -> Session | None:
-        """Keep a session under a key that is free. Returns None, or the session that is there already.
+    async def create(self, key: SessionKey, record: bytes) -> bytes | None:
+        """Keep a record under a key that is free. Returns None, or the record that is there already.
 
         Raises `StoreFull` where the store has no memory left for it.
         """
@@ -82,8 +77,8 @@ class StateStore(Protocol):
     async def scan(self, tenant: str, model: str | None, cursor: str | None, limit: int) -> Page:
         """List a tenant's sessions in no particular order, at most `limit` of them, those of one model or all.
 
-        A session that exists during the whole listing is in it, perhaps twice. Raises `InvalidInput` for a cursor
-        that this store did not hand out.
+        A session that exists during the whole listing is in it, perhaps twice; one that cannot be read is not. Raises
+        `InvalidInput` for a cursor that this store did not hand out.
         """
         ...
 

@@ -24,6 +24,7 @@ offset  bytes  what
 
 import struct
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -32,18 +33,21 @@ from service.core.session import ModelRef, Session
 
 MAGIC = b"CVY"
 FORMAT = 1
+EPOCH_SLICE = slice(4, 12)
 VERSION_SLICE = slice(4, 20)
+NONCE_SLICE = slice(20, 28)
 
-_HEADER = struct.Struct("<3sBQQQQI8sBBII")
-_VERSION = struct.Struct("<QQ")
-_FLOAT = 4
+HEADER = struct.Struct("<3sBQQQQI8sBBII")
+FLOAT_BYTES = 4
+_STEP = struct.Struct("<12xQ")
+_TTL_S = struct.Struct("<36xI")
 
 
 def encode(session: Session) -> bytes:
     """Return the record of a session."""
     name = session.model.name.encode()
     version = session.model.version.encode()
-    header = _HEADER.pack(
+    header = HEADER.pack(
         MAGIC,
         FORMAT,
         session.epoch,
@@ -60,9 +64,25 @@ def encode(session: Session) -> bytes:
     return b"".join((header, name, version, _little_endian(session.state), _little_endian(session.outputs)))
 
 
-def encode_version(epoch: int, step: int) -> bytes:
-    """Return the bytes that stand at `VERSION_SLICE` in the record of a session of this epoch and step."""
-    return _VERSION.pack(epoch, step)
+def step_of(record: bytes) -> int:
+    return int(_STEP.unpack_from(record)[0])
+
+
+def ttl_s_of(record: bytes) -> int:
+    return int(_TTL_S.unpack_from(record)[0])
+
+
+def kind_of(record: bytes) -> bytes:
+    """Return what the records of one model file have in common, and no others: format, digest, name and version."""
+    if len(record) < HEADER.size:
+        return b""
+    return record[:4] + record[40:50] + record[HEADER.size : HEADER.size + record[48] + record[49]]
+
+
+def all_finite(records: Iterable[bytes]) -> bool:
+    """Return whether all numbers in these records are finite, as far as their headers tell the truth."""
+    floats = b"".join([record[HEADER.size + record[48] + record[49] :] for record in records if len(record) > 49])
+    return len(floats) % FLOAT_BYTES == 0 and bool(np.isfinite(np.frombuffer(floats, "<f4")).all())
 
 
 def decode(record: bytes) -> Session:
@@ -71,25 +91,25 @@ def decode(record: bytes) -> Session:
     Raises `InvalidRecord` for bytes that are no record, of another format, cut short or too long, or that hold
     numbers which are not finite.
     """
-    if len(record) < _HEADER.size:
-        raise InvalidRecord(f"a record has at least {_HEADER.size} bytes, this has {len(record)}")
-    magic, form, epoch, step, nonce, updated, ttl, digest, name_n, version_n, state_n, outputs_n = _HEADER.unpack_from(
+    if len(record) < HEADER.size:
+        raise InvalidRecord(f"a record has at least {HEADER.size} bytes, this has {len(record)}")
+    magic, form, epoch, step, nonce, updated, ttl, digest, name_n, version_n, state_n, outputs_n = HEADER.unpack_from(
         record
     )
     if magic != MAGIC:
         raise InvalidRecord(f"a record begins with {MAGIC!r}, this with {magic!r}")
     if form != FORMAT:
         raise InvalidRecord(f"the record's format is {form}; this release reads {FORMAT}")
-    version_at = _HEADER.size + name_n
+    version_at = HEADER.size + name_n
     state_at = version_at + version_n
     outputs_at = state_at + state_n
     end = outputs_at + outputs_n
-    if end != len(record) or state_n % _FLOAT or outputs_n % _FLOAT:
+    if end != len(record) or state_n % FLOAT_BYTES or outputs_n % FLOAT_BYTES:
         raise InvalidRecord(f"the record's lengths add up to {end} bytes, it has {len(record)}")
     if end > state_at and not np.isfinite(np.frombuffer(record, "<f4", offset=state_at)).all():
         raise InvalidRecord("the record holds numbers that are not finite")
     try:
-        model = ModelRef(record[_HEADER.size : version_at].decode(), record[version_at:state_at].decode(), digest)
+        model = ModelRef(record[HEADER.size : version_at].decode(), record[version_at:state_at].decode(), digest)
     except UnicodeDecodeError as error:
         raise InvalidRecord(f"the model's name in the record is not UTF-8: {error}") from None
     return Session(
@@ -102,6 +122,15 @@ def decode(record: bytes) -> Session:
         state=_little_endian(record[state_at:outputs_at]),
         outputs=_little_endian(record[outputs_at:end]),
     )
+
+
+def readable(record: bytes, model: str | None) -> Session | None:
+    """Return the session in a record, or None where it cannot be read or is of another model than asked for."""
+    try:
+        session = decode(record)
+    except InvalidRecord:
+        return None
+    return session if model in (None, session.model.name) else None
 
 
 def _little_endian(floats: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Between what a client sends and gets, and the rows of numbers that a model takes and gives."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,10 @@ def rows(spec: ModelSpec, values: Values, what: str = "x") -> NDArray[np.float32
     """
     if isinstance(values, dict):
         values = _by_name(spec, values)
-    # The common case, one good timestep, at a fraction of the cost of finding out what is wrong with a bad one.
-    row = cast("Sequence[float]", values)
-    try:
-        if len(row) == spec.width and type(row[0]) is float and sum(map(abs, row)) <= MAX_ABS:
-            return np.array([row], np.float32)
-    except TypeError:
-        pass  # something among the numbers is none: it is found and named below
-    chunk = cast("Sequence[Sequence[float]]", values if len(row) and _is_row(row[0]) else [values])
+    sequence = cast("Sequence[Any]", values)
+    chunk: Sequence[Sequence[float]] = sequence if len(sequence) and _is_row(sequence[0]) else [sequence]
     for t, row in enumerate(chunk):
-        where = what if chunk[0] is values else f"{what}[{t}]"
+        where = what if chunk[0] is sequence else f"{what}[{t}]"
         if not _is_row(row):
             raise _invalid(spec, f"{where} is a number where the timesteps before it are lists of numbers")
         if len(row) != spec.width:

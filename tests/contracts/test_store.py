@@ -9,6 +9,7 @@ from service.adapters.memory_store import MemoryStore
 from service.adapters.redis_store import RedisStore
 from service.core.errors import InvalidInput
 from service.core.ports import Commit, Lost, StateStore
+from service.core.record import VERSION_SLICE, encode
 from service.core.session import ModelRef, Session, SessionKey
 from tests.servers import RedisServer, redis_binaries
 
@@ -42,13 +43,14 @@ def key(tenant: str) -> SessionKey:
     return SessionKey(tenant, "pump-7")
 
 
-def session(step: int = 0, epoch: int = 11, nonce: int = 1, ttl_s: int = 60, model: str = "m") -> Session:
+def session(step: int = 0, epoch: int = 11, nonce: int = 1, ttl_s: int = 60, model: str = "m") -> bytes:
+    """The record of a session."""
     state = step.to_bytes(4, "little")
-    return Session(ModelRef(model, "1", b"12345678"), epoch, step, nonce, 1000, ttl_s, state, bytes(8))
+    return encode(Session(ModelRef(model, "1", b"12345678"), epoch, step, nonce, 1000, ttl_s, state, bytes(8)))
 
 
-def commit(key: SessionKey, old: Session, new: Session) -> Commit:
-    return Commit(key, old.epoch, old.step, new)
+def commit(key: SessionKey, old: bytes, new: bytes) -> Commit:
+    return Commit(key, old[VERSION_SLICE], new)
 
 
 async def test_there_is_a_redis_to_test_against() -> None:
@@ -149,7 +151,7 @@ async def test_a_listing_shows_every_session_of_a_tenant(store: StateStore, tena
         if (cursor := page.cursor) is None:
             break
     assert {id_ for id_, _ in found} == {f"s{i}" for i in range(0, 250, 2)}
-    assert all(stored == session(int(id_[1:]), model="even") for id_, stored in found)
+    assert all(encode(stored) == session(int(id_[1:]), model="even") for id_, stored in found)
 
 
 async def test_a_tenant_of_a_wild_name_lists_only_its_own(store: StateStore, tenant: str) -> None:
@@ -177,6 +179,6 @@ async def test_a_cursor_from_elsewhere_is_refused_or_ends_the_listing(
 
 async def test_a_session_is_stored_under_its_own_nonce(store: StateStore, key: SessionKey) -> None:
     await store.create(key, session(nonce=1))
-    renamed = session(1)._replace(nonce=2**64 - 1, epoch=2**64 - 1)
+    renamed = session(1, nonce=2**64 - 1, epoch=2**64 - 1)
     assert await store.commit([commit(key, session(), renamed)]) == [None]
     assert await store.load([key]) == [renamed]

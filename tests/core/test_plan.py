@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from service.core.columns import Layout
 from service.core.errors import ConveyorError, InvalidTimestep, ReplayUnavailable, StepConflict, StepGap
-from service.core.plan import Window, plan
+from service.core.plan import Window, plan, straight
 from service.core.session import ModelRef, Result, Session, Timestep
 from service.core.spec import Axis, Feature, ModelSpec, Output, State
 
@@ -13,6 +16,7 @@ SPEC = ModelSpec(
     outputs=(Output("oil", "forecast", axes=(Axis("horizon", (1, 2, 3)),)),),
     states=(State("hidden", "h", "next_h", (1, 4), 1),),
 )
+LAYOUT = Layout(ModelRef("m", "1", bytes(8)), SPEC)
 LAST = np.array([1, 2, 3], np.float32)
 
 
@@ -65,7 +69,8 @@ def test_steps_are_decided_by_their_numbers(at: int, steps: list[Timestep], expe
     planned = plan(session(at), SPEC, steps)
     assert [shape(outcome) for outcome in planned.outcomes] == expected
     run = max((outcome.stop for outcome in planned.outcomes if isinstance(outcome, Window)), default=0)
-    assert (0 if planned.x is None else len(planned.x)) == run
+    assert planned.length == run
+    assert len(planned.x) == run * SPEC.width * 4
 
 
 def test_a_replay_carries_the_stored_outputs() -> None:
@@ -86,8 +91,56 @@ def test_a_refusal_says_where_the_session_is(step: Timestep) -> None:
     assert outcome.fields["current_step"] == (7 if step.length == 1 else 4)
 
 
-def test_only_what_a_commit_will_prove_is_decided_on_a_remembered_record() -> None:
-    assert not plan(session(7), SPEC, [one(), one(9), chunk(3)]).depends_on_record
-    assert plan(session(7), SPEC, [one(7)]).depends_on_record
-    assert plan(session(7), SPEC, [one(), one(10)]).depends_on_record
-    assert plan(session(7), SPEC, [Timestep([1.0])]).depends_on_record, "the session may be of another model by now"
+NUMBERS = st.one_of(
+    st.floats(-100, 100),
+    st.sampled_from([1e18, 1.1e18, -1e19, 1e39, float("nan"), float("inf"), 3, "2", None]),
+)
+ROW = st.lists(NUMBERS, min_size=2, max_size=2)
+VALUES = st.one_of(
+    ROW,
+    st.lists(NUMBERS, max_size=3),
+    st.lists(ROW, min_size=1, max_size=3),
+    st.fixed_dictionaries({"ambient": NUMBERS, "load": NUMBERS}),
+    st.dictionaries(st.sampled_from(["load", "ambient", "oil"]), NUMBERS),
+)
+TIMESTEPS = st.builds(
+    lambda values, step, every: Timestep(
+        values, len(values) if type(values) is list and values and type(values[0]) is list else 1, step, every
+    ),
+    VALUES,
+    st.one_of(st.none(), st.integers(6, 12)),
+    st.booleans(),
+)
+
+
+@given(st.lists(TIMESTEPS, min_size=1, max_size=4))
+def test_a_turn_that_is_planned_straight_is_planned_the_same(steps: list[Timestep]) -> None:
+    straightly = straight(7, LAYOUT, steps)
+    planned = plan(session(7), SPEC, steps)
+    if straightly is not None:
+        assert straightly.x == planned.x
+        assert straightly.length == planned.length
+        assert list(straightly.outcomes) == planned.outcomes
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [one()],
+        [one(8)],
+        [Timestep({"ambient": 2.0, "load": 1.0})],
+        [chunk(3)],
+        [chunk(1, 8)],
+        [one(8), chunk(2), one(11)],
+    ],
+)
+def test_steps_that_come_next_are_planned_straight(steps: list[Timestep]) -> None:
+    assert straight(7, LAYOUT, steps) is not None
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[one(7)], [one(), one(10)], [one(9)], [chunk(2, 7)], [Timestep([1.0])], [one(), Timestep([1.0, float("nan")])]],
+)
+def test_what_no_commit_would_prove_is_not_decided_on_a_remembered_record(steps: list[Timestep]) -> None:
+    assert straight(7, LAYOUT, steps) is None

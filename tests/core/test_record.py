@@ -34,8 +34,24 @@ def test_a_session_survives_its_record(session: Session) -> None:
 
 @given(sessions)
 def test_the_version_stands_where_the_script_in_the_store_looks(session: Session) -> None:
-    version = record.encode_version(session.epoch, session.step)
+    version = session.epoch.to_bytes(8, "little") + session.step.to_bytes(8, "little")
     assert record.encode(session)[record.VERSION_SLICE] == version
+
+
+@given(sessions)
+def test_what_is_asked_of_a_record_without_reading_it_is_what_it_says(session: Session) -> None:
+    whole = record.encode(session)
+    assert record.step_of(whole) == session.step
+    assert record.ttl_s_of(whole) == session.ttl_s
+    assert whole[record.EPOCH_SLICE] == session.epoch.to_bytes(8, "little")
+    assert whole[record.NONCE_SLICE] == session.nonce.to_bytes(8, "little")
+
+
+@given(sessions, sessions)
+def test_records_are_of_one_kind_if_they_are_of_one_model_file(one: Session, other: Session) -> None:
+    kind = record.kind_of(record.encode(one))
+    assert record.kind_of(record.encode(other._replace(model=one.model))) == kind
+    assert (record.kind_of(record.encode(other)) == kind) == (other.model == one.model)
 
 
 @given(sessions, st.data())
@@ -62,6 +78,9 @@ def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
     session = Session(ModelRef("m", "1", bytes(8)), 1, 1, 1, 0, 1, state, b"")
     with pytest.raises(InvalidRecord, match="not finite"):
         record.decode(record.encode(session))
+    fine = session._replace(state=bytes(8))
+    assert record.all_finite([record.encode(fine), record.encode(fine)])
+    assert not record.all_finite([record.encode(fine), record.encode(session)])
 
 
 def test_another_format_is_named() -> None:

@@ -1,0 +1,172 @@
+"""uvicorn's WebSocket protocol with a fast lane, for a message in one frame is what nearly all of them are.
+
+Such a frame is read and written here. The handshake, fragments, pings, the closing handshake and all that is malformed
+are the library's, as ever: it is fed whole frames, so that it stands between two of them whenever one is kept from it.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+
+from service.api.socket import EXTENSION
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no wheel for this platform
+    from websockets.utils import apply_mask
+
+_TEXT, _BINARY = 0x81, 0x82  # the last and only frame of a message, no extension
+_MASKED = 0x80
+_FIN, _CONTROL = 0x80, 0x08
+_SHORTEST, _TWO_BYTES, _EIGHT_BYTES = 125, 126, 127  # what the length's first seven bits say
+_SHORT, _MEDIUM, _LONG = Struct("!BB"), Struct("!BBH"), Struct("!BBQ")
+_MASK_BYTES = 4
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Offers itself to the application as a `service.api.socket.Wire`; one that does not ask for it sees plain ASGI."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._on_message: Callable[[str | bytes], None] | None = None
+        self._on_writable: Callable[[], None] | None = None
+        self._unread = bytearray()
+        self._held = False
+        self._fragmented = False  # the library has read a part of a message
+        self._library_alone = False  # it has been given bytes that may end within a frame
+
+    # What the application uses
+
+    @property
+    def full(self) -> bool:
+        """Whether the client reads too slowly for more to be written."""
+        return not self.writable.is_set()
+
+    def listen(self, on_message: Callable[[str | bytes], None], on_writable: Callable[[], None]) -> None:
+        """From now on hand each message to `on_message`; call `on_writable` when the socket is no longer full.
+
+        ASGI's `receive` then returns nothing but the disconnect.
+        """
+        self._on_message, self._on_writable = on_message, on_writable
+        for _ in range(self.queue.qsize()):
+            event: Any = self.queue.get_nowait()
+            if event["type"] == "websocket.receive":
+                text = event.get("text")
+                on_message(event["bytes"] if text is None else text)
+            else:
+                self.queue.put_nowait(event)
+        if self.read_paused and not self._held:
+            self.resume()
+
+    def write(self, message: bytes, *, binary: bool = False) -> None:
+        """Send a message, or nothing where the connection is closing."""
+        if self.conn.state is not OPEN or self.close_sent or self.disconnected:
+            return
+        first, length = _BINARY if binary else _TEXT, len(message)
+        if length <= _SHORTEST:
+            header = _SHORT.pack(first, length)
+        elif length < 2**16:
+            header = _MEDIUM.pack(first, _TWO_BYTES, length)
+        else:
+            header = _LONG.pack(first, _EIGHT_BYTES, length)
+        self.transport.write(header + message)
+
+    def pause(self) -> None:
+        """Hand over no more messages, and let the client wait."""
+        self._held = self.read_paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        self._held = self.read_paused = False
+        self.transport.resume_reading()
+        if self._unread:
+            self.loop.call_soon(self._read)
+
+    # What the server calls
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[EXTENSION] = self
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_complete:
+            self._library_alone = self.handshake_initiated  # a client that does not wait for the answer
+            super().data_received(data)
+        elif self._library_alone:
+            super().data_received(data)
+        else:
+            self._unread += data
+            self._read()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._on_writable is not None:
+            self._on_writable()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.close":
+            self._held = False  # the client's own closing frame may stand behind messages that nobody awaits
+            self._read()
+
+    def send_receive_event_to_app(self) -> None:
+        if self._on_message is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        content: Any = b"".join(self.frames)
+        if self.curr_msg_data_type == "text":
+            try:
+                content = content.decode()
+            except UnicodeDecodeError:
+                super().send_receive_event_to_app()  # closes with 1007
+                return
+        self.frames = []
+        self._on_message(content)
+
+    def _read(self) -> None:
+        """Take frames while there are whole ones and somebody who wants them."""
+        unread = self._unread
+        while len(unread) >= 2 and not self._held:
+            length, start = unread[1] & ~_MASKED, 2
+            if length > _SHORTEST:
+                start = 4 if length == _TWO_BYTES else 10
+                length = int.from_bytes(unread[2:start], "big")
+            start += _MASK_BYTES if unread[1] & _MASKED else 0
+            if length > self.config.ws_max_size:
+                self._library_alone = True  # it knows what to say of this, before it is all here
+                super().data_received(bytes(unread))
+                unread.clear()
+            elif len(unread) < start + length:
+                return
+            else:
+                frame = bytes(unread[: start + length])
+                del unread[: start + length]
+                self._take(frame, start)
+
+    def _take(self, frame: bytes, start: int) -> None:
+        first = frame[0]
+        if first in (_TEXT, _BINARY) and frame[1] & _MASKED and self._fast():
+            content = apply_mask(frame[start:], frame[start - _MASK_BYTES : start])
+            try:
+                self._on_message(content.decode() if first == _TEXT else content)  # type: ignore[misc]
+                return
+            except UnicodeDecodeError:
+                pass  # the library closes with 1007
+        if not first & _CONTROL:
+            self._fragmented = not first & _FIN
+        super().data_received(frame)
+
+    def _fast(self) -> bool:
+        return (
+            self._on_message is not None
+            and not self._fragmented
+            and self.conn.state is OPEN
+            and not self.close_sent
+            and not self.transport.is_closing()
+        )
