@@ -37,7 +37,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._unread = bytearray()
         self._held = False
         self._fragmented = False  # the library has read a part of a message
-        self._library_alone = False  # it has been given bytes that may end within a frame
+        self._beyond_limit = False  # the library has been given the beginning of a frame that is too long
 
     # What the application uses
 
@@ -95,10 +95,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             extensions[EXTENSION] = self
 
     def data_received(self, data: bytes) -> None:
-        if not self.handshake_complete:
-            self._library_alone = self.handshake_initiated  # a client that does not wait for the answer
-            super().data_received(data)
-        elif self._library_alone:
+        if not self.handshake_initiated or self._beyond_limit:
             super().data_received(data)
         else:
             self._unread += data
@@ -111,7 +108,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
-        if message["type"] == "websocket.close":
+        if message["type"] == "websocket.accept":
+            self._read()  # what a client sent that did not wait
+        elif message["type"] == "websocket.close":
             self._held = False  # the client's own closing frame may stand behind messages that nobody awaits
             self._read()
 
@@ -132,14 +131,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _read(self) -> None:
         """Take frames while there are whole ones and somebody who wants them."""
         unread = self._unread
-        while len(unread) >= 2 and not self._held:
+        while len(unread) >= 2 and not self._held and self.handshake_complete:
             length, start = unread[1] & ~_MASKED, 2
             if length > _SHORTEST:
                 start = 4 if length == _TWO_BYTES else 10
                 length = int.from_bytes(unread[2:start], "big")
             start += _MASK_BYTES if unread[1] & _MASKED else 0
             if length > self.config.ws_max_size:
-                self._library_alone = True  # it knows what to say of this, before it is all here
+                self._beyond_limit = True  # said by the library, before the frame is all here
                 super().data_received(bytes(unread))
                 unread.clear()
             elif len(unread) < start + length:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from service.adapters.redis_link import RedisLink, Script
+from service.adapters.redis_link import RedisLink, Script, bulk
 from service.core.errors import ConveyorError, InvalidRequest, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.record import EPOCH_SLICE, HEADER, NONCE_SLICE, VERSION_SLICE, readable, step_of, ttl_s_of
@@ -42,11 +42,10 @@ class RedisStore:
         return values
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
-        keys = [redis_key(commit.key) for commit in commits]
-        args: list[Any] = []
+        bulks = [_key_bulk(commit.key) for commit in commits]
         for _, version, record in commits:
-            args += (version, record, ttl_s_of(record) * 1000)
-        replies, repeated = await self._link.run(self._commit, keys, args)
+            bulks += (_VERSION_HEAD, version, _record_head(len(record)), record, _ttl_tail(ttl_s_of(record)))
+        replies, repeated = await self._link.run(self._commit, len(commits), 3 * len(commits), bulks)
         if replies == [_WRITTEN] * len(commits):
             return [None] * len(commits)  # nearly always
         return [
@@ -55,7 +54,8 @@ class RedisStore:
         ]
 
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
-        reply, repeated = await self._link.run(self._create, [redis_key(key)], [record, ttl_s_of(record) * 1000])
+        bulks = (_key_bulk(key), bulk(record), bulk(b"%d" % (ttl_s_of(record) * 1000)))
+        reply, repeated = await self._link.run(self._create, 1, 2, bulks)
         verdict = _verdict(reply, b"", record, repeated)
         if isinstance(verdict, ConveyorError):
             raise verdict
@@ -121,6 +121,26 @@ def redis_key(key: SessionKey) -> str:
     """Return the name of a session's value. The hash tag in braces decides its slot on a cluster."""
     tag = zlib.crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS
     return f"conveyor:{{{tag}}}:{key.tenant}:{key.session_id}"
+
+
+@lru_cache(maxsize=65_536)
+def _key_bulk(key: SessionKey) -> bytes:
+    return bulk(redis_key(key).encode())
+
+
+# A commit's arguments (see commit.lua) as RESP: between a version, a record and a time to live stands nothing but what
+# is the same for every step of a model.
+_VERSION_HEAD = b"$16\r\n"
+
+
+@lru_cache
+def _record_head(size: int) -> bytes:
+    return b"\r\n$%d\r\n" % size
+
+
+@lru_cache
+def _ttl_tail(ttl_s: int) -> bytes:
+    return b"\r\n" + bulk(b"%d" % (ttl_s * 1000))
 
 
 def _verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost | ConveyorError | None:

@@ -61,14 +61,6 @@ class Batch(Generic[K, S]):
     expired: list[S] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Line(Generic[S]):
-    """A session's waiting steps; `busy` says that a turn of it is in flight."""
-
-    steps: list[S]
-    busy: bool = False
-
-
 class BatchFormer(Generic[K, S]):
     """See the module. `waiting` is the count of timesteps that were added and not yet taken."""
 
@@ -76,7 +68,8 @@ class BatchFormer(Generic[K, S]):
         self._max_sessions = max_sessions
         self._max_turn = max_turn
         self._long_turn = long_turn
-        self._lines: dict[K, _Line[S]] = {}
+        # A session's waiting steps. It has a line, if an empty one, as long as a turn of it is in flight.
+        self._lines: dict[K, list[S]] = {}
         self._ready: list[deque[K]] = [deque() for _ in Lane]
         self._in_flight: set[Lane] = set()
         self.waiting = 0
@@ -90,11 +83,11 @@ class BatchFormer(Generic[K, S]):
         """Put a step behind the session's others."""
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line([])
-        line.steps.append(step)
+            self._lines[key] = [step]
+            self._ready[self._lane(step)].append(key)
+        else:
+            line.append(step)
         self.waiting += step.length
-        if len(line.steps) == 1 and not line.busy:
-            self._ready[self._lane(line)].append(key)
 
     def take(self, now: float) -> Batch[K, S] | None:
         """Form a batch from what is ready, or return None where nothing is or all lanes are in flight."""
@@ -106,7 +99,7 @@ class BatchFormer(Generic[K, S]):
 
     def steps(self) -> list[S]:
         """Return all that waits."""
-        return [step for line in self._lines.values() for step in line.steps]
+        return [step for line in self._lines.values() for step in line]
 
     def abandon(self) -> list[S]:
         """Forget all that waits, and return it. Nothing may be in flight."""
@@ -123,13 +116,12 @@ class BatchFormer(Generic[K, S]):
         repeated = {turn.key: turn for turn in again}
         for turn in batch.turns:
             line = self._lines[turn.key]
-            line.busy = False
             if (repeat := repeated.get(turn.key)) is not None:
-                line.steps[:0] = repeat.steps
+                line[:0] = repeat.steps
                 self.waiting += sum(step.length for step in repeat.steps)
-                self._ready[self._lane(line)].appendleft(turn.key)
-            elif line.steps:
-                self._ready[self._lane(line)].append(turn.key)
+                self._ready[self._lane(line[0])].appendleft(turn.key)
+            elif line:
+                self._ready[self._lane(line[0])].append(turn.key)
             else:
                 del self._lines[turn.key]
 
@@ -138,18 +130,16 @@ class BatchFormer(Generic[K, S]):
         batch: Batch[K, S] = Batch(lane, [])
         while ready and len(batch.turns) < self._max_sessions:
             key = ready.popleft()
-            line = self._lines[key]
-            if steps := self._next_steps(line, now, batch.expired):
-                line.busy = True
+            if steps := self._next_steps(self._lines[key], now, batch.expired):
                 batch.turns.append(Turn(key, steps))
             else:
                 del self._lines[key]
         return batch
 
-    def _next_steps(self, line: _Line[S], now: float, expired: list[S]) -> list[S]:
+    def _next_steps(self, line: list[S], now: float, expired: list[S]) -> list[S]:
         taken: list[S] = []
         length = gone = 0
-        for step in line.steps:
+        for step in line:
             if step.deadline < now:
                 expired.append(step)
             elif taken and (length + step.length > self._max_turn or step.alone or taken[0].alone):
@@ -159,8 +149,8 @@ class BatchFormer(Generic[K, S]):
                 length += step.length
             self.waiting -= step.length
             gone += 1
-        del line.steps[:gone]
+        del line[:gone]
         return taken
 
-    def _lane(self, line: _Line[S]) -> Lane:
-        return Lane.LONG if line.steps[0].length > self._long_turn else Lane.SHORT
+    def _lane(self, first: S) -> Lane:
+        return Lane.LONG if first.length > self._long_turn else Lane.SHORT

@@ -79,7 +79,10 @@ def _straight_many(at: int, layout: Layout, steps: Sequence[Timestep]) -> Plan |
     for step in steps:
         if step.step is not None and step.step != at + length + 1:
             return None
-        taken += [layout.pack(*row) for row in _rows(layout, step.values)]
+        chunk = _rows(layout, step.values)
+        if len(chunk) != step.length:
+            return None
+        taken += [layout.pack(*row) for row in chunk]
         outcomes.append(Window(length, length + step.length))
         length += step.length
     x = b"".join(taken)
@@ -88,10 +91,11 @@ def _straight_many(at: int, layout: Layout, steps: Sequence[Timestep]) -> Plan |
 
 def _rows(layout: Layout, values: Values) -> Sequence[Sequence[float]]:
     if isinstance(values, dict):
-        names = layout.spec.feature_names
-        return [[values[name] for name in names]] if len(values) == len(names) else []
-    rows = cast("Sequence[Sequence[float]]", values)
-    return rows if isinstance(rows[0], list | tuple) else [rows]  # type: ignore[list-item]
+        if len(values) != layout.spec.width:
+            raise LookupError
+        return [[values[name] for name in layout.spec.feature_names]]
+    chunk = cast("Sequence[Sequence[float]]", values)
+    return chunk if isinstance(chunk[0], list | tuple) else [chunk]  # type: ignore[list-item]
 
 
 def plan(session: Session, spec: ModelSpec, steps: Sequence[Timestep]) -> Plan:

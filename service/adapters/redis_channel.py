@@ -1,0 +1,89 @@
+"""One connection to Redis with many exchanges in flight: written when they are made, answered in their order."""
+
+import asyncio
+from collections import deque
+from typing import Any, Self
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+
+
+class ReplyError(Exception):
+    """Redis refused a command. `code` is the first word of what it said: ``OOM``, ``NOSCRIPT``, ``READONLY``, …"""
+
+    @property
+    def code(self) -> str:
+        return str(self).split(" ", 1)[0]
+
+
+class Channel(asyncio.Protocol):
+    """Made by `open`. A connection that fails or is late with a reply is closed, with all exchanges on it.
+
+    The client library's own connections carry one exchange at a time through streams and locks, for several times the
+    cost of a batch's commit. It still does what is hard: it reads the URL, connects, encrypts, authenticates.
+    """
+
+    def __init__(self, stream: asyncio.StreamWriter, timeout_s: float) -> None:
+        self._stream = stream  # which would close its transport with its own end
+        self._transport: Any = stream.transport
+        self._transport.set_protocol(self)
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=ReplyError)
+        self._waiting: deque[tuple[asyncio.Future[Any], asyncio.TimerHandle]] = deque()
+        self.closed = False
+
+    @classmethod
+    async def open(cls, connection: AbstractConnection, timeout_s: float) -> Self:
+        """Connect. Raises what the client library raises."""
+        await connection.connect()  # type: ignore[no-untyped-call]
+        stream: Any = connection._writer
+        connection._reader = connection._writer = None  # it is ours now
+        return cls(stream, timeout_s)
+
+    async def exchange(self, command: bytes) -> Any:
+        """Send a packed command; return the reply.
+
+        Raises `ReplyError`, and `OSError` or `TimeoutError` where none came: the command may have been carried out.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        timer = self._loop.call_later(self._timeout_s, self._late)
+        self._waiting.append((future, timer))
+        self._transport.write(command)
+        return await future
+
+    def close(self, reason: BaseException | None = None) -> None:
+        """Close the connection, and end what is in flight on it with `reason`."""
+        if self.closed:
+            return
+        self.closed = True
+        self._transport.abort()
+        for future, timer in self._waiting:
+            timer.cancel()
+            if not future.done():
+                future.set_exception(reason or ConnectionError("the connection was closed"))
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._reply(reply)
+        except (hiredis.ProtocolError, IndexError) as error:
+            self.close(ConnectionError(f"what came is no reply: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close(exc or ConnectionError("Redis closed the connection"))
+
+    def _reply(self, reply: Any) -> None:
+        future, timer = self._waiting.popleft()
+        timer.cancel()
+        if future.done():
+            return  # whoever asked has gone
+        if isinstance(reply, ReplyError):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    def _late(self) -> None:
+        self.close(TimeoutError(f"no reply within {self._timeout_s:g} s"))
