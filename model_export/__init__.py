@@ -1,16 +1,18 @@
 """Trains recurrent forecasters and exports recurrent PyTorch modules for streaming.
 
-Two functions are for people who bring a network of their own: `describe` finds out what a module's states and outputs
-are, and `export_streaming` writes the verified ``model.onnx``. ``python -m model_export`` does the rest.
+Three functions are for people who bring a network of their own: `describe` finds out what a module's states and outputs
+are, `export_streaming` writes the verified ``model.onnx``, and `quantize_file` an int8 version of one.
+``python -m model_export`` does the rest.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from model_export.quantized_export import quantize_file
     from model_export.specification import describe
     from model_export.streaming import export_streaming
 
-__all__ = ["describe", "export_streaming"]
+__all__ = ["describe", "export_streaming", "quantize_file"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from model_export.streaming import export_streaming
 
         return export_streaming
+    if name == "quantize_file":
+        from model_export.quantized_export import quantize_file
+
+        return quantize_file
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

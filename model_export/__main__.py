@@ -85,16 +85,34 @@ def train(
 
 
 @app.command()
-def export(run: options.RunFolder, to: options.To, force: options.Force = False) -> None:
-    """Write a run as TO/model.onnx, verified against PyTorch."""
-    from model_export.export import export_run
-    from model_export.report import print_verification
+def export(
+    run: options.RunFolder,
+    to: options.To,
+    force: options.Force = False,
+    quantize: options.Quantize = None,
+    csv: options.Csv = None,
+    time: options.Time = "time",
+    demo: options.Demo = False,
+    days: options.Days = 730,
+    seed: options.Seed = 0,
+) -> None:
+    """Write a run as TO/model.onnx, verified against PyTorch; with --quantize int8 also what that costs."""
+    from model_export.export import export_int8, export_run, run_spec
+    from model_export.report import print_quantization, print_verification
     from model_export.run import Run
+    from model_export.source import load_backtest
 
-    path = to / "model.onnx"
-    report = export_run(Run.load(run), path, force=force)
-    print_verification(report, _console())
-    _console().print(f"wrote {path} ({path.stat().st_size:,} bytes)", soft_wrap=True, highlight=False)
+    path, console = to / "model.onnx", _console()
+    options.require_quantization(quantize, csv, demo=demo)
+    loaded = Run.load(run)
+    if quantize is None:
+        print_verification(export_run(loaded, path, force=force), console)
+    else:
+        series = load_backtest(run_spec(loaded), csv, time, demo=demo, days=days, seed=seed)
+        found = export_int8(loaded, series, path, force=force)
+        print_verification(found.report, console)
+        print_quantization(found, console)
+    console.print(f"wrote {path} ({path.stat().st_size:,} bytes)", soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -39,6 +39,10 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder tha
 TeacherRun = Annotated[Path | None, typer.Option("--run", help="The run folder that the file was exported from.")]
 To = Annotated[Path, typer.Option(help="The version's folder, e.g. models/NAME/1.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing version.")]
+Quantize = Annotated[
+    str | None,
+    typer.Option(help="int8: recurrent layers with int8 weights. Needs the rows of the training to judge it."),
+]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.onnx.")]
 Rows = Annotated[str | None, typer.Option(help="Rows to forecast, START:STOP, counted from 0, such as 11520:14400.")]
 SplitPart = Annotated[str | None, typer.Option("--split", help="validation or test, as the model was trained. [test]")]
@@ -81,3 +85,13 @@ def pairs(option: str, text: str | None) -> dict[str, str]:
             raise InputError(f"{option} {part}: column=unit is needed")
         found[name.strip()] = value.strip()
     return found
+
+
+def require_quantization(quantize: str | None, csv: Path | None, *, demo: bool) -> None:
+    """Raises `InputError` for a quantisation that there is not, and unless it is judged by rows."""
+    if quantize not in (None, "int8"):
+        raise InputError(f"--quantize {quantize}: int8 is what there is")
+    if quantize is None and (csv is not None or demo):
+        raise InputError("--csv and --demo: an export needs rows only to judge --quantize int8")
+    if quantize is not None and csv is None and not demo:
+        raise InputError("--quantize int8: needs the rows of the training, to say what it costs: --csv FILE or --demo")

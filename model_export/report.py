@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model_export.backtest import TargetReport
+from model_export.quantized_export import Quantized
 from model_export.run import Run
 from model_export.scoring import METRICS, Means, standardised, summary
 from model_export.verify import Report
@@ -19,6 +20,21 @@ def print_verification(report: Report, console: Console) -> None:
     for check in report.checks:
         mark = "[green]ok[/]    " if check.passed else "[red]FAILED[/]"
         console.print(f"{mark} {check.name}: {check.detail}", soft_wrap=True, highlight=False)
+
+
+def print_quantization(found: Quantized, console: Console) -> None:
+    """What int8 costs: for each target the scores of the test rows, and how they change."""
+    for deviation in found.deviations:
+        name = deviation.name
+        table = Table(title=f"{name}: test rows, int8 beside float32", title_justify="left")
+        table.add_column("mean over the horizon")
+        for column in ("float32", "int8", "change"):
+            table.add_column(column, justify="right")
+        for metric in METRICS:
+            before, after = found.float_scores[name][metric] or 0.0, found.scores[name][metric] or 0.0
+            change = f"{after / before - 1:+.2%}" if before else ""
+            table.add_row(_title(metric, deviation.unit), f"{before:.4f}", f"{after:.4f}", change)
+        console.print(table)
 
 
 def print_run(run: Run, console: Console) -> None:

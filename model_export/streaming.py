@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,8 @@ from torch import nn
 from torch.export import Dim
 
 from model_export.cells import streaming_copy
-from model_export.errors import InputError, StreamingError
+from model_export.draft import drafted, require_free
+from model_export.errors import StreamingError
 from model_export.flat import FlatModule, flatten, initial_states, is_batch_first
 from model_export.translate import OPSET, TABLE
 from model_export.verify import Report, verify
@@ -57,29 +56,19 @@ def export_streaming(
         InputError: the file exists already, and `force` is not set.
     """
     path = Path(path)
-    if path.exists() and not force:
-        raise InputError(f"{path} exists: a version is not changed once it is there; use a new number, or --force")
+    require_free(path, force)
     layout = is_batch_first(module) if batch_first is None else batch_first
     states = initial_states(module, _EXAMPLE_BATCH)
     _require_fit(spec, [tuple(tensor.shape) for _, tensor in flatten(states)])
     program = _export(FlatModule(streaming_copy(module), states, layout).eval(), spec)
     _strip(program.model.graph)
     program.model.metadata_props[SPEC_KEY] = spec.to_json()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".onnx")
-    os.close(handle)
-    draft = Path(name)
-    try:
+    with drafted(path) as draft:
         program.save(draft, external_data=False)
         report = verify(
             draft, teacher=FlatModule(copy.deepcopy(module).cpu(), states, layout).eval(), bit_exact=bit_exact
         )
         report.require()
-        # mkstemp makes files that only their owner reads; a model is for the service's user too.
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return report
 
 

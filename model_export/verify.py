@@ -2,7 +2,7 @@
 
 Checks, in order: the declared shapes leave batch and time open; every batch size runs; a chunk gives bit for bit what
 its single steps give, and a row what it gives alone, whatever rows stand beside it; and 2,000 carried steps agree with
-PyTorch's own forward of the original module.
+PyTorch's own forward of the original module, or stay close to it where the file is quantised.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from model_export.deviation import deviations
 from model_export.errors import VerificationError
 from model_export.runtime import Array, StreamingModel
 
@@ -67,7 +68,9 @@ def verify(path: Path, teacher: nn.Module | None = None, *, bit_exact: bool = Tr
         ("every batch size runs", lambda: _batch_sizes(model, seed)),
         ("single steps alone give the same bits", lambda: _same_bits(model, seed, 0.0 if bit_exact else TOLERANCE)),
     ]
-    if teacher is not None:
+    if teacher is not None and "quantization" in model.spec.training:
+        checks.append((f"{PARITY_STEPS:,} carried steps stay close to PyTorch", lambda: _close(model, teacher, seed)))
+    elif teacher is not None:
         checks.append((f"{PARITY_STEPS:,} carried steps equal PyTorch", lambda: _parity(model, teacher, seed)))
     return Report(tuple(_run(name, check) for name, check in checks))
 
@@ -156,12 +159,25 @@ def _difference(a: Array, b: Array) -> float:
     return (difference or SMALLEST) if math.isfinite(difference) else math.inf
 
 
-def _parity(model: StreamingModel, teacher: nn.Module, seed: int) -> str:
+def _both(model: StreamingModel, teacher: nn.Module, seed: int) -> tuple[list[Array], list[Array]]:
+    """Outputs and last states of the file, and of its teacher, after `PARITY_STEPS` carried steps."""
     x = inputs(model, PARITY_BATCH, PARITY_STEPS, seed)
     ours = _single_steps(model, x, model.zero_states(PARITY_BATCH))
     with torch.no_grad():
         zeros = [torch.from_numpy(state) for state in model.zero_states(PARITY_BATCH)]
-        theirs = [tensor.numpy() for tensor in teacher(torch.from_numpy(x), *zeros)]
+        return ours, [tensor.numpy() for tensor in teacher(torch.from_numpy(x), *zeros)]
+
+
+def _close(model: StreamingModel, teacher: nn.Module, seed: int) -> str:
+    ours, theirs = (arrays[: len(model.spec.outputs)] for arrays in _both(model, teacher, seed))
+    apart = deviations(model.spec, ours, theirs)
+    if not all(each.acceptable for each in apart):
+        raise _Failed("; ".join(map(str, apart)))
+    return "; ".join(map(str, apart))
+
+
+def _parity(model: StreamingModel, teacher: nn.Module, seed: int) -> str:
+    ours, theirs = _both(model, teacher, seed)
     names = [output.name for output in model.spec.outputs] + [state.name for state in model.spec.states]
     worst, name = max(
         (_difference(mine, other) / _scale(model, name, other), name)

@@ -120,6 +120,18 @@ def test_a_version_is_not_overwritten_without_force(
     assert (workplace / MODEL).read_bytes() == before
 
 
+def test_an_int8_export_says_what_it_costs(workplace: Path) -> None:
+    output = done("export runs/waves --to models/waves/2 --quantize int8 --csv waves.csv", workplace)
+    assert "ok     int8: 600 carried steps stay close to float32: target differs by" in output
+    assert "°C in the mean" in output
+    assert "target: test rows, int8 beside float32" in output
+    assert "driver: test rows, int8 beside float32" in output
+    told = StreamingModel(workplace / "models/waves/2/model.onnx").spec.metrics["quantization"]
+    assert f"{told['test']['driver']['int8']['pinball']:.4f}" in output
+    verified = done("verify models/waves/2/model.onnx --run runs/waves", workplace)
+    assert "ok     2,000 carried steps stay close to PyTorch: target differs by" in verified
+
+
 def test_simulate_writes_a_table(tmp_path: Path) -> None:
     assert "192 rows" in done("simulate --days 2 --seed 5 --to demo.csv", tmp_path)
     assert (tmp_path / "demo.csv").read_text().startswith("time,load,ambient,top_oil,hot_spot,cooling_stage,hour_sin")
@@ -152,6 +164,11 @@ CSV = "train --csv waves.csv --features driver,target --targets target --out new
         (CSV, "too few for 32 streams of 96 rows"),
         (f"{CSV} --streams 4 --window 24 --epochs 1 --out .", "exists and is no run folder"),
         ("export absent --to models/x/1", "no run folder"),
+        ("export runs/waves --to new --quantize int4 --csv waves.csv", "--quantize int4: int8 is what there is"),
+        ("export runs/waves --to new --quantize int8", "--quantize int8: needs the rows of the training"),
+        ("export runs/waves --to new --csv waves.csv", "an export needs rows only to judge --quantize int8"),
+        ("export runs/waves --to new --quantize int8 --csv waves.csv --demo", "not both"),
+        ("export runs/waves --to new --quantize int8 --demo --days 9", "no column 'driver'"),
         ("verify absent.onnx", "absent.onnx: no such file"),
         (f"backtest {MODEL} --csv waves.csv --rows 1:2:3", "START:STOP is needed"),
         (f"backtest {MODEL} --demo", "no column 'driver'"),
