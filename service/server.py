@@ -22,10 +22,10 @@ class Lifespan(LifespanOn):
 class Config(uvicorn.Config):
     """uvicorn's fastest protocols, and no compression: a forecast is small, the memory of a deflate context is not."""
 
-    def __init__(self, app: Any, settings: Settings) -> None:
+    def __init__(self, app: Any, settings: Settings, *, factory: bool = False) -> None:
         super().__init__(
             app,
-            factory=isinstance(app, str),
+            factory=factory,
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
