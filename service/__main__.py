@@ -4,9 +4,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from socket import socket
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -21,7 +19,7 @@ from service.app import BANNER, StartupError, create_app, create_worker, describ
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
 from service.server import Config, listen
 from service.settings import Settings
-from service.workers import Workers
+from service.workers import Workers, shared_folder
 
 SERVER_ENDS_WITHIN_S = 4.0
 """What a worker's end may take beyond the drain: the last words to sockets, the server's own end, the engine's."""
@@ -119,7 +117,10 @@ def _serve_in_workers(settings: Settings, listener: socket) -> None:
             given = runner.run(start_store(stack))
             if given.redis_url == "memory://":
                 fail("several workers need a Redis to share: install redis-server, or set CONVEYOR_REDIS_URL")
-            shared = Path(stack.enter_context(TemporaryDirectory(prefix="conveyor-workers-")))
+            try:
+                shared = stack.enter_context(shared_folder())
+            except OSError as error:
+                fail(f"the workers need a folder for temporary files: {error}. Choose one with TMPDIR")
             workers = Workers(
                 Config(partial(create_worker, given, _url(listener), shared), given, factory=True),
                 listener,

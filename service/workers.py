@@ -1,9 +1,15 @@
 """Several processes on one port: uvicorn's supervisor, with another mind on when one is ready, hangs or has ended."""
 
+import fcntl
+import math
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from socket import socket
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import structlog
@@ -18,6 +24,19 @@ POLL_S = 0.05
 START_AGAIN_AFTER_S = 5.0
 """Between the starts of a worker that ends each time before it serves."""
 _STOP = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """Make a private folder for what the workers share, and remove it at the end. Raises `OSError`."""
+    with TemporaryDirectory(prefix="conveyor-workers-") as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            # Keeps systemd-tmpfiles from removing what it finds old.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
 
 
 class Worker(Process):
@@ -104,7 +123,8 @@ class Workers(Multiprocess):
             self._end([old])
 
     def join_all(self) -> None:
-        self._join(self.processes)
+        # Who asks a second time wants no drain: a worker that gets its first signal again ends at once.
+        self._join(self.processes, hurry=True)
 
     def handle_ttin(self) -> None:
         self.processes_num += 1
@@ -145,11 +165,16 @@ class Workers(Multiprocess):
             worker.terminate()
         self._join(workers)
 
-    def _join(self, workers: list[Worker]) -> None:
+    def _join(self, workers: list[Worker], *, hurry: bool = False) -> None:
         deadline = time.monotonic() + self._grace_s
-        for worker in workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.alive:
-                log.error("a worker does not end and is killed", pid=worker.pid, waited_s=self._grace_s)
-                worker.process.kill()
-                worker.process.join()
+        while left := [worker for worker in workers if worker.alive]:
+            left[0].process.join(POLL_S)
+            if hurry and self._told_to_stop:
+                self.signal_queue.clear()
+                for worker in left:
+                    worker.terminate()
+            if time.monotonic() > deadline:
+                log.error("workers do not end and are killed", pids=[worker.pid for worker in left])
+                for worker in left:
+                    worker.process.kill()
+                deadline = math.inf

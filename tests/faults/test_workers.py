@@ -1,6 +1,7 @@
 """Several workers on one port: each may die, hang or be replaced, and no session notices more than a reconnect."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import uuid
@@ -51,6 +52,11 @@ def workers(count: int, **settings: object) -> Iterator[ConveyorServer]:
     with service:
         assert wait_until(lambda: "Conveyor listens on" in service.output(), 20), service.output()
         yield service
+
+
+def is_gone(service: ConveyorServer) -> bool:
+    """Whether all its processes end within a moment of their parent."""
+    return wait_until(lambda: members_of(service.pid) == [], 3)
 
 
 def shared_files(service: ConveyorServer) -> list[Path]:
@@ -111,7 +117,10 @@ def test_metrics_are_those_of_all_workers_the_dead_included(redis: RedisServer, 
         httpx.put(f"{service.url}/v1/sessions/{session_id}", json={"model": "hotspot"}).raise_for_status()
         take_steps(range(1, 11))
         files = shared_files(service)
-        assert files
+        folder = os.open(files[0].parent, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):  # the lock that keeps cleaners of old files away
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(folder)
         before = workers_of(service)
         for victim in before:
             psutil.Process(victim).kill()
@@ -142,10 +151,24 @@ def test_told_to_stop_all_workers_answer_what_they_have_and_nothing_is_left(numb
             assert [socket.receive()["step"] for _ in range(3)] == [1, 2, 3]
             assert socket.closed().code == 1012
         assert service.wait(10) == 0
-        assert members_of(service.pid) == []
+        assert is_gone(service)
         assert redis_servers_in(data) == []
         assert shared_files(service) == []
         assert "Traceback" not in service.output()
+
+
+def test_told_twice_it_ends_at_once() -> None:
+    with RedisServer() as redis, workers(2, redis_url=redis.url, store_timeout_s=6) as service:
+        with stream(service, "a", "?model=hotspot") as socket:
+            socket.receive()
+            redis.signal(signal.SIGSTOP)
+            socket.send({"x": ROWS[0]})
+            service.terminate()
+            assert not wait_until(lambda: not service.running, 1.5)
+            service.terminate()
+            assert service.wait(4) == 0
+        redis.signal(signal.SIGCONT)
+        assert is_gone(service)
 
 
 def test_the_death_of_the_parent_leaves_nothing_and_the_next_start_goes_on() -> None:
@@ -154,7 +177,7 @@ def test_the_death_of_the_parent_leaves_nothing_and_the_next_start_goes_on() -> 
         assert socket.ask({"x": ROWS[0]})["step"] == 1
         service.kill()
         assert socket.closed().code == 1012
-        assert wait_until(lambda: members_of(service.pid) == [], 3), "workers were left behind"
+        assert is_gone(service)
         assert wait_until(lambda: redis_servers_in(service.folder / "data") == [], 3), "a redis-server was left behind"
         assert shared_files(service) == []
         assert "Traceback" not in service.output()
@@ -224,7 +247,7 @@ def test_a_worker_that_hangs_does_not_keep_the_service_from_ending(redis: RedisS
         psutil.Process(min(workers_of(service))).suspend()
         service.terminate()
         assert service.wait(8) == 0
-        assert members_of(service.pid) == []
+        assert is_gone(service)
 
 
 @pytest.mark.parametrize(
@@ -242,5 +265,5 @@ def test_while_the_first_worker_starts(end: object, status: int) -> None:
         assert service.wait(5) == status
         assert service.output().count("the first worker ended before it could serve") == (1 if status else 0)
         assert "Traceback" not in service.output()
-        assert members_of(service.pid) == []
+        assert is_gone(service)
         assert redis_servers_in(service.folder / "data") == []
