@@ -51,6 +51,8 @@ def workers(count: int, **settings: object) -> Iterator[ConveyorServer]:
     service.env["TMPDIR"] = str(temporary)
     with service:
         assert wait_until(lambda: "Conveyor listens on" in service.output(), 20), service.output()
+        assert models_ready(service) == len(workers_of(service)) == count, "it is said when all serve"
+        assert f"workers   {count}\n" in service.output()
         yield service
 
 
