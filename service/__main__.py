@@ -8,7 +8,6 @@ from socket import socket
 from typing import Annotated
 
 import typer
-import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from service import logs, session_commands
@@ -17,7 +16,7 @@ from service.api.dependencies import Services
 from service.api.schemas import model_info
 from service.app import BANNER, StartupError, create_app, create_worker, describe, embedded_redis
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
-from service.server import Config, listen
+from service.server import Config, Server, listen
 from service.settings import Settings
 from service.workers import Workers, shared_folder
 
@@ -99,7 +98,7 @@ def _serve_here(settings: Settings, listener: socket) -> None:
     async def announce(services: Services) -> None:
         typer.echo(await describe(_url(listener), services))
 
-    uvicorn.Server(Config(create_app(settings, announce), settings)).run([listener])
+    Server(Config(create_app(settings, announce), settings)).run([listener])
 
 
 def _serve_in_workers(settings: Settings, listener: socket) -> None:

@@ -1,5 +1,6 @@
 """How uvicorn is run."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -47,6 +48,22 @@ class Config(uvicorn.Config):
     def load(self) -> None:
         super().load()
         self.lifespan_class = Lifespan
+
+
+_LAST_REQUESTS_S = 0.1
+"""From the last connection to the closing of those that have not asked for anything."""
+
+
+class Server(uvicorn.Server):
+    """Ends without cutting off who has just connected, and is about to ask: uvicorn closes what has no request yet."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(_LAST_REQUESTS_S)
+        await super().shutdown(sockets)
 
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from socket import socket
 from tempfile import TemporaryDirectory
@@ -17,6 +18,8 @@ from uvicorn import Config
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
+
+from service.server import Server
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +54,10 @@ class Worker(Process):
         self.start()
         self.started_at = self.heard_at = time.monotonic()
         return self
+
+    @cached_property
+    def server(self) -> Server:
+        return Server(self.config)
 
     @property
     def alive(self) -> bool:
