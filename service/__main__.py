@@ -1,26 +1,27 @@
 """The command line: ``conveyor`` or ``python -m service``."""
 
 import asyncio
-import os
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from socket import socket
 from typing import Annotated
 
 import typer
-import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from service import logs, session_commands
 from service.adapters.model_repository import ModelRepository
 from service.api.dependencies import Services
 from service.api.schemas import model_info
-from service.app import StartupError, create_app, embedded_redis
-from service.banner import banner
+from service.app import BANNER, StartupError, create_app, create_worker, describe, embedded_redis
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
-from service.server import Config, listen
+from service.server import Config, Server, listen
 from service.settings import Settings
+from service.workers import Workers, shared_folder
+
+SERVER_ENDS_WITHIN_S = 4.0
+"""What a worker's end may take beyond the drain: the last words to sockets, the server's own end, the engine's."""
 
 cli = typer.Typer(
     help="Streaming inference for recurrent models. Options are environment variables too: --port is CONVEYOR_PORT.",
@@ -95,33 +96,39 @@ def list_models(
 
 def _serve_here(settings: Settings, listener: socket) -> None:
     async def announce(services: Services) -> None:
-        health = await services.store.health()
-        typer.echo(banner(_url(listener), health.description, list(services.models)))
+        typer.echo(await describe(_url(listener), services))
 
-    uvicorn.Server(Config(create_app(settings, announce), settings)).run([listener])
+    Server(Config(create_app(settings, announce), settings)).run([listener])
 
 
 def _serve_in_workers(settings: Settings, listener: socket) -> None:
-    """Run workers that are told their settings by the environment, over one store that this process keeps."""
+    """Run workers over one store, which this process keeps where it is a private one."""
 
-    async def start_store(stack: AsyncExitStack) -> dict[str, str]:
+    async def start_store(stack: AsyncExitStack) -> Settings:
         if settings.redis_url is not None:
-            return {}
+            return settings
         url, description = await embedded_redis(settings, stack)
-        return {"redis_url": url, "store_description": description}
+        return settings.model_copy(update={"redis_url": url, "store_description": description})
 
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
-            store = runner.run(start_store(stack))
-            given = settings.model_dump(mode="json", exclude_none=True) | store
-            if given["redis_url"] == "memory://":
+            given = runner.run(start_store(stack))
+            if given.redis_url == "memory://":
                 fail("several workers need a Redis to share: install redis-server, or set CONVEYOR_REDIS_URL")
-            os.environ.update({f"CONVEYOR_{name.upper()}": str(value) for name, value in given.items()})
-            typer.echo(f"\n  Conveyor starts {settings.workers} workers on {_url(listener)}\n")
-            supervisor = Multiprocess(Config("service.app:create_worker", settings), [listener])
-            supervisor.run()
-            if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            try:
+                shared = stack.enter_context(shared_folder())
+            except OSError as error:
+                fail(f"the workers need a folder for temporary files: {error}. Choose one with TMPDIR")
+            workers = Workers(
+                Config(partial(create_worker, given, _url(listener), shared), given, factory=True),
+                listener,
+                silence_s=given.worker_timeout_s,
+                grace_s=given.drain_timeout_s + SERVER_ENDS_WITHIN_S,
+                on_ready=lambda: typer.echo((shared / BANNER).read_text()),
+            )
+            workers.run()
+            if workers.start_failed:
                 sys.exit(STARTUP_FAILURE)
         except StartupError as error:
             fail(str(error))

@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import multiprocessing
+import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -23,6 +25,7 @@ from service.adapters.redis_store import RedisStore
 from service.api import health, models, openapi, problems, sessions, steps, stream
 from service.api.dependencies import Limits, Services, State
 from service.api.hot import Application
+from service.banner import banner
 from service.core.errors import Unavailable
 from service.core.ports import StateStore
 from service.drain import Drain
@@ -39,14 +42,20 @@ class StartupError(RuntimeError):
 
 OnReady = Callable[[Services], Awaitable[None]]
 
+BANNER = "banner.txt"
+"""In the folder that workers share: what to tell a person when all of them serve."""
 
-def create_app(settings: Settings, on_ready: OnReady | None = None) -> FastAPI:
-    """Return the application; `on_ready` is called when it can serve."""
+
+def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: Path | None = None) -> FastAPI:
+    """Return the application; `on_ready` is called when it can serve.
+
+    `shared` is the folder in which the processes of one service add up their metrics.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            services = await _services(settings, stack)
+            services = await _services(settings, stack, shared)
             _spare_the_collector()
             stack.enter_context(Drain(services, settings.drain_timeout_s))
             if on_ready is not None:
@@ -68,18 +77,28 @@ def create_app(settings: Settings, on_ready: OnReady | None = None) -> FastAPI:
     return app
 
 
-def create_worker() -> FastAPI:
-    """Return the application of one of several processes, which is told its settings by the environment."""
-    settings = Settings()
+def create_worker(settings: Settings, url: str, shared: Path) -> FastAPI:
+    """Return the application of one of several processes, which leaves what to tell a person in `shared`."""
     logs.configure(settings.log_level, settings.log_format)
     if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    return create_app(settings)
+        threading.Thread(target=_end_with, args=(parent, shared), daemon=True).start()
+
+    async def announce(services: Services) -> None:
+        (shared / BANNER).write_text(await describe(url, services, settings.workers))
+
+    return create_app(settings, announce, shared=shared)
 
 
-def _end_with(parent: BaseProcess) -> None:
+async def describe(url: str, services: Services, workers: int = 1) -> str:
+    """Return what a person is told when the service is ready."""
+    health = await services.store.health()
+    return banner(url, health.description, list(services.models), workers)
+
+
+def _end_with(parent: BaseProcess, shared: Path) -> None:
     """Stop in order when the parent has gone, however it went: its workers would keep the port to themselves."""
     parent.join()
+    shutil.rmtree(shared, ignore_errors=True)
     signal.raise_signal(signal.SIGTERM)
 
 
@@ -94,7 +113,7 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
-async def _services(settings: Settings, stack: AsyncExitStack) -> Services:
+async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
     store = await open_store(settings, stack)
     repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
@@ -104,7 +123,7 @@ async def _services(settings: Settings, stack: AsyncExitStack) -> Services:
             f"no model can be served from {settings.models.absolute()}; a model is <name>/<version>/model.onnx there, "
             f"written by conveyor-export{reasons}"
         )
-    observer = PrometheusObserver()
+    observer = PrometheusObserver(shared)
     engine = Engine(
         store,
         repository,

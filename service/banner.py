@@ -7,16 +7,14 @@ from service.core.ports import Model
 from service.core.spec import Feature
 
 
-def banner(base_url: str, store: str, models: list[Model]) -> str:
+def banner(base_url: str, store: str, models: list[Model], workers: int) -> str:
     """Return the text; the command in it works when pasted into a shell."""
     served = ", ".join(f"{model.ref.name}/{model.ref.version}" for model in models)
-    return (
-        f"\n  Conveyor listens on {base_url}\n"
-        f"    docs      {base_url}/docs\n"
-        f"    sessions  {store}\n"
-        f"    models    {served}\n\n"
-        f"  Try it:\n\n{_example(base_url, models[0])}\n"
-    )
+    lines = {"docs": f"{base_url}/docs", "sessions": store, "models": served}
+    if workers > 1:
+        lines["workers"] = str(workers)
+    listed = "".join(f"    {name:<10}{value}\n" for name, value in lines.items())
+    return f"\n  Conveyor listens on {base_url}\n{listed}\n  Try it:\n\n{_example(base_url, models[0])}\n"
 
 
 def _example(base_url: str, model: Model) -> str:

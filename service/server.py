@@ -1,5 +1,6 @@
 """How uvicorn is run."""
 
+import asyncio
 import socket
 from typing import Any
 
@@ -27,10 +28,10 @@ class Config(uvicorn.Config):
     Nothing is compressed: a forecast is small, the memory of a deflate context is not.
     """
 
-    def __init__(self, app: Any, settings: Settings) -> None:
+    def __init__(self, app: Any, settings: Settings, *, factory: bool = False) -> None:
         super().__init__(
             app,
-            factory=isinstance(app, str),
+            factory=factory,
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
@@ -52,6 +53,22 @@ class Config(uvicorn.Config):
     def load(self) -> None:
         super().load()
         self.lifespan_class = Lifespan
+
+
+_LAST_REQUESTS_S = 0.1
+"""From the last connection to the closing of those that have not asked for anything."""
+
+
+class Server(uvicorn.Server):
+    """Ends without cutting off who has just connected, and is about to ask: uvicorn closes what has no request yet."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(_LAST_REQUESTS_S)
+        await super().shutdown(sockets)
 
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}

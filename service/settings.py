@@ -22,6 +22,8 @@ class Settings(BaseSettings):
     """Port to listen on; 0 lets the system choose."""
     workers: Positive = 1
     """Processes that serve on the one port."""
+    worker_timeout_s: Seconds = 30.0
+    """Seconds that one of several workers may hang before it is killed and replaced."""
 
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""

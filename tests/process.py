@@ -35,6 +35,31 @@ def wait_until(true: Callable[[], bool], timeout_s: float, every_s: float = 0.01
     return True
 
 
+def processes(that: Callable[[int], bool]) -> list[int]:
+    """Return the processes of which something is true."""
+    found = []
+    for number in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+        with suppress(OSError):  # it has ended meanwhile
+            if that(number):
+                found.append(number)
+    return found
+
+
+def redis_servers_in(folder: Path) -> list[int]:
+    """Return the redis-servers that work in a folder."""
+    return processes(lambda number: Path(f"/proc/{number}/cwd").resolve() == folder.resolve())
+
+
+def members_of(group: int) -> list[int]:
+    """Return what still runs in a process group; who has ended and was not yet waited for does not."""
+    return processes(
+        lambda number: (
+            os.getpgid(number) == group
+            and Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
+    )
+
+
 class Server:
     """A process with a log and a folder of its own. Subclasses say what runs and how it is known to be ready."""
 

@@ -1,8 +1,14 @@
 """`Observer` -> Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+import os
+from itertools import count
+from pathlib import Path
 
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.adapters.file_lock import FileLock
 from service.core.session import ModelRef
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -11,10 +17,18 @@ STAGES = ("queue", "read", "run", "commit")
 
 
 class PrometheusObserver:
-    """See `service.core.ports.Observer`. Has a registry of its own, so that a process may hold several."""
+    """See `service.core.ports.Observer`. Has a registry of its own, so that a process may hold several.
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+    With a folder that several processes `shared`, what any of them exposes is the sum over all of them, those that have
+    ended included.
+    """
+
+    def __init__(self, shared: Path | None = None) -> None:
+        self._registry = self._exposed = CollectorRegistry()
+        if shared is not None:
+            self._place = _share_values(shared)
+            self._exposed = CollectorRegistry()
+            MultiProcessCollector(self._exposed, str(shared))  # type: ignore[no-untyped-call]
         self._steps = Counter(
             "conveyor_timesteps", "Timesteps committed.", ("model", "version"), registry=self._registry
         )
@@ -71,4 +85,16 @@ class PrometheusObserver:
 
     def exposition(self) -> tuple[bytes, str]:
         """Return all metrics in Prometheus' text format, and its media type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        return generate_latest(self._exposed), CONTENT_TYPE_LATEST
+
+
+def _share_values(folder: Path) -> FileLock:
+    """Keep this process's values in files in the folder; return what it holds for as long as they are its own.
+
+    The files are named for a place, which is taken by a lock and falls free when the process ends, however it ends.
+    Who takes it next counts on from there: no count ever falls, and a worker that keeps dying leaves no trail of files.
+    """
+    place, lock = next((place, lock) for place in count() if (lock := FileLock(folder / f"{place}.lock")).acquire())
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]
+    return lock

@@ -43,7 +43,7 @@ async def readyz(services: Serving) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: Serving) -> Response:
-    """Give the process's metrics in Prometheus' text format."""
+    """Give the service's metrics, those of all its workers, in Prometheus' text format."""
     content, media_type = services.exposition()
     return Response(content, headers={"content-type": media_type})
 

@@ -1,45 +1,17 @@
 """The end of a process, in order or not: what was answered is kept, and the next process goes on."""
 
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.api.wire import readings, step, step_count, stream, stream_at
+from tests.process import members_of, redis_servers_in
 from tests.servers import ConveyorServer, RedisServer, wait_until
 
 ROWS = readings(12)
-
-
-def processes(that: Callable[[int], bool]) -> list[int]:
-    """Return the processes of which something is true."""
-    found = []
-    for number in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
-        with suppress(OSError):  # it has ended meanwhile
-            if that(number):
-                found.append(number)
-    return found
-
-
-def redis_servers_in(folder: Path) -> list[int]:
-    """Return the redis-servers that work in a folder."""
-    return processes(lambda number: Path(f"/proc/{number}/cwd").resolve() == folder.resolve())
-
-
-def members_of(group: int) -> list[int]:
-    """Return what still runs in a process group; who has ended and was not yet waited for does not."""
-    return processes(
-        lambda number: (
-            os.getpgid(number) == group
-            and Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        )
-    )
 
 
 def test_a_service_that_is_told_to_stop_answers_what_is_in_flight() -> None:
