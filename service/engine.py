@@ -6,7 +6,6 @@ admitted ends in a result or an error, on every path. A step is answered only af
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -15,9 +14,9 @@ from service.core.batch import BatchFormer
 from service.core.cache import LRU
 from service.core.columns import Floats
 from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
-from service.core.ports import Model, Models, Observer, StateStore
+from service.core.ports import Clock, Model, Models, Observer, StateStore
 from service.core.session import Result, SessionKey, Timestep
-from service.pending import Pending, StepBatch, StepTurn
+from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ class Engine:
         max_queue: int = 8192,
         cache_sessions: int = 20_000,
         step_timeout_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._observer = observer
@@ -102,7 +101,7 @@ class Engine:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._pipeline.refuse(self._former.abandon(), self._shutting_down())
+            refuse(self._former.abandon(), self._shutting_down(), self._observer)
         self._pipeline.close()
 
     @staticmethod
@@ -141,7 +140,7 @@ class Engine:
             repeated = {turn.key for turn in again}
             for turn in batch.turns:
                 if turn.key not in repeated:
-                    self._pipeline.refuse(turn.steps, failure)
+                    refuse(turn.steps, failure, self._observer)
             self._former.done(batch, again)
             if not isinstance(failure, ShuttingDown):
                 self._pump_after(_PASSES)

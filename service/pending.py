@@ -1,13 +1,14 @@
 """A step between its admission and its answer, and a turn of them on its way through a batch."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from service.core.batch import Batch, Turn
 from service.core.columns import Floats, Layout
 from service.core.errors import ConveyorError
 from service.core.plan import Plan, Window
+from service.core.ports import Observer
 from service.core.session import Result, SessionKey, Timestep
 
 
@@ -35,6 +36,14 @@ class Pending:
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()  # its client may go before it asks: that is no news for the log
+
+
+def refuse(steps: Iterable[Pending], error: ConveyorError, observer: Observer) -> None:
+    """End in an error those of the steps that have not ended yet."""
+    for step in steps:
+        if not step.future.done():
+            observer.refused(error.code)
+            step.refuse(error)
 
 
 StepTurn = Turn[SessionKey, Pending]

@@ -1,11 +1,11 @@
-"""A batch's way: read what is missing, decide, run, commit, answer."""
+"""A batch's way: plan, run, commit, answer."""
 
 import asyncio
 import random
 import secrets
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,26 +15,16 @@ from service.core import record as records
 from service.core.batch import Turn
 from service.core.cache import LRU
 from service.core.columns import Columns, Floats, Layout
-from service.core.errors import (
-    ConveyorError,
-    DeadlineExceeded,
-    NonFiniteOutput,
-    OutcomeUnknown,
-    SessionNotFound,
-)
-from service.core.plan import plan, straight
-from service.core.ports import Commit, Lost, Model, Models, Observer, StateStore
-from service.core.session import ModelRef, Result, SessionKey
+from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown
+from service.core.ports import Clock, Commit, Lost, Model, Models, Observer, StateStore
+from service.core.session import ModelRef, SessionKey
 from service.core.timestep import named
-from service.pending import Pending, Ran, Run, StepBatch, StepTurn
+from service.pending import Pending, Ran, Run, StepBatch, StepTurn, refuse
+from service.planner import Planner, not_found
 
 INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
 done, up to 5 ms while the loop is busy, and the batch with it."""
-
-Clock = Callable[[], float]
-Groups = defaultdict[tuple[Layout, int], list[Run]]
-"""Turns that are run as one: of one model and of one length."""
 
 _WRITTEN_WHOLE = 32
 """A batch of fewer sessions is written at once: another exchange would cost more than the store's time for it."""
@@ -51,7 +41,7 @@ class Pipeline:
         self._observer = observer
         self._cache = cache
         self._clock = clock
-        self._layouts: dict[bytes, Layout] = {}
+        self._planner = Planner(store, models, observer, cache, clock)
         # To be unlike all others is enough: nobody gains by guessing one, and the system's generator is a system call.
         self._nonces = random.Random(secrets.randbits(256))  # noqa: S311
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="run")
@@ -64,13 +54,13 @@ class Pipeline:
 
         Raises `StoreUnavailable` where sessions cannot be read; the steps that it left unanswered did not advance.
         """
-        self.refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
+        self._refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
         if batch.turns:
             longest_waiting = min([turn.steps[0].submitted for turn in batch.turns])
             self._observer.stage("queue", self._clock() - longest_waiting)
         ran: list[Ran] = []
         again: list[StepTurn] = []
-        for (layout, _), group in (await self._plan(batch.turns)).items():
+        for (layout, _), group in (await self._planner.plan(batch.turns)).items():
             await self._run_group(layout, group, ran, again)
         await self._commit(ran, again)
         return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
@@ -86,77 +76,8 @@ class Pipeline:
         self._observer.batch(model.ref, x.shape[0])
         return results
 
-    def refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
-        """End in an error those of the steps that have not ended yet."""
-        for step in steps:
-            if not step.future.done():
-                self._observer.refused(error.code)
-                step.refuse(error)
-
-    async def _plan(self, turns: Sequence[StepTurn]) -> Groups:
-        """Decide what to run, and answer the steps that need no run.
-
-        On a remembered record only turns of steps that come next are planned, since a commit will tell whether it was
-        out of date. For all others it is read anew.
-        """
-        groups: Groups = defaultdict(list)
-        unread: list[StepTurn] = []
-        for turn in turns:
-            record = self._cache.get(turn.key)
-            layout = None if record is None else self._layouts.get(records.kind_of(record))
-            if record is not None and layout is not None:
-                straightly = straight(records.step_of(record), layout, [step.timestep for step in turn.steps])
-                if straightly is not None:
-                    groups[layout, straightly.length].append(Run(turn, layout, record, straightly))
-                    continue
-            unread.append(turn)
-        self._observer.cache(len(turns) - len(unread), len(unread))
-        if unread:
-            await self._plan_unread(unread, groups)
-        return groups
-
-    async def _plan_unread(self, turns: Sequence[StepTurn], groups: Groups) -> None:
-        started = self._clock()
-        loaded = await self._store.load([turn.key for turn in turns])
-        self._observer.stage("read", self._clock() - started)
-        finite = records.all_finite([record for record in loaded if record is not None])
-        for turn, record in zip(turns, loaded, strict=True):
-            try:
-                if record is None:
-                    raise not_found(turn.key)
-                layout = self._layout(record)
-                if not finite:
-                    records.decode(record)  # raises, where it is this one
-                self._cache.put(turn.key, record)
-                self._plan_turn(turn, record, layout, groups)
-            except ConveyorError as error:
-                self._cache.drop(turn.key)
-                self.refuse(turn.steps, error)
-
-    def _layout(self, record: bytes) -> Layout:
-        """Return a record's layout. Raises `InvalidRecord`, and `ModelMismatch` where its model is not served."""
-        layout = self._layouts.get(records.kind_of(record))
-        if layout is None or not layout.fits(record):
-            session = records.decode(record)
-            layout = Layout(session.model, self._models.holding(session.model).spec)
-            layout.require(session)
-            self._layouts[records.kind_of(record)] = layout
-        return layout
-
-    def _plan_turn(self, turn: StepTurn, record: bytes, layout: Layout, groups: Groups) -> None:
-        """Plan a turn on a record that was just read, and answer the steps of it that are not run."""
-        steps = [step.timestep for step in turn.steps]
-        planned = straight(records.step_of(record), layout, steps)
-        if planned is None:
-            planned = plan(records.decode(record), layout.spec, steps)
-            for step, outcome in zip(turn.steps, planned.outcomes, strict=True):
-                if isinstance(outcome, Result):
-                    self._observer.replayed()
-                    step.answer(outcome)
-                elif isinstance(outcome, ConveyorError):
-                    self.refuse([step], outcome)
-        if planned.length:
-            groups[layout, planned.length].append(Run(turn, layout, record, planned))
+    def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
+        refuse(steps, error, self._observer)
 
     async def _run_group(self, layout: Layout, group: list[Run], ran: list[Ran], again: list[StepTurn]) -> None:
         """Run turns of one model and one length as one batch.
@@ -172,7 +93,7 @@ class Pipeline:
             outputs, state = await self.run(model, x.reshape(len(group), -1, layout.spec.width), columns.state)
         except ConveyorError as error:
             for run in group:
-                self.refuse(run.turn.steps, error)
+                self._refuse(run.turn.steps, error)
             return
         bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
         for row in bad:
@@ -190,7 +111,7 @@ class Pipeline:
     def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
         self._cache.drop(turn.key)
         if turn.steps[0].alone:
-            self.refuse(turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
+            self._refuse(turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
             return
         for step in turn.steps:
             step.alone = True
@@ -224,7 +145,7 @@ class Pipeline:
             for made in ran:
                 self._cache.drop(made.run.turn.key)
                 if isinstance(error, asyncio.CancelledError):
-                    self.refuse(
+                    self._refuse(
                         made.run.turn.steps, OutcomeUnknown("this process was stopped in the middle of a write")
                     )
             raise
@@ -242,7 +163,7 @@ class Pipeline:
                 again.append(turn)
             else:
                 self._cache.drop(turn.key)
-                self.refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
+                self._refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
         for model, timesteps in committed.items():
             self._observer.steps(model, timesteps)
 
@@ -257,10 +178,6 @@ def finite_rows(*parts: Floats) -> NDArray[np.bool_]:
         [np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts]
     )
     return finite
-
-
-def not_found(key: SessionKey) -> SessionNotFound:
-    return SessionNotFound(f"there is no session {key.session_id!r}; it was never opened, was deleted or has expired")
 
 
 def unix_ms() -> int:

@@ -21,7 +21,8 @@ from service.core.ports import Commit, Model, Models, Page, StateStore
 from service.core.session import Session, SessionKey, Values
 from service.core.timestep import rows
 from service.engine import Engine
-from service.pipeline import finite_rows, not_found, unix_ms
+from service.pipeline import finite_rows, unix_ms
+from service.planner import not_found
 
 _MAX_STEP = 2**53 - 1
 """Beyond this, numbers in JSON are no longer exact."""

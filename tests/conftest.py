@@ -6,11 +6,16 @@ fresh one, `open_session` opens as many as a test wants.
 """
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
 
+from service.adapters.metrics import PrometheusObserver
+from service.adapters.model_repository import ModelRepository
+from service.engine import Engine
+from service.sessions import Sessions
+from tests.engines import MODELS, CountingStore
 from tests.servers import ConveyorServer, RedisServer
 
 OpenSession = Callable[..., str]
@@ -50,3 +55,27 @@ def open_session(client: httpx.Client) -> OpenSession:
         return str(response.json()["session_id"])
 
     return open_
+
+
+@pytest.fixture(scope="module")
+def models() -> ModelRepository:
+    return ModelRepository.load(MODELS, max_batch=8)
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore()
+
+
+@pytest.fixture
+async def engine(store: CountingStore, models: ModelRepository) -> AsyncIterator[Engine]:
+    engine = Engine(store, models, PrometheusObserver(), max_batch=8, max_queue=600)
+    yield engine
+    store.gate.set()
+    store.failure = None
+    await engine.close()
+
+
+@pytest.fixture
+def sessions(store: CountingStore, models: ModelRepository, engine: Engine) -> Sessions:
+    return Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)

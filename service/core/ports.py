@@ -3,7 +3,7 @@
 Each has a contract suite in ``tests/contracts`` that every adapter passes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -11,6 +11,9 @@ from service.core.columns import Floats
 from service.core.errors import ConveyorError
 from service.core.session import ModelRef, Session, SessionKey
 from service.core.spec import ModelSpec
+
+Clock = Callable[[], float]
+"""Monotonic, in seconds."""
 
 
 class Commit(NamedTuple):

@@ -1,0 +1,102 @@
+"""What a batch is to run: the records of its sessions, and a plan for each of its turns."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from service.core import record as records
+from service.core.cache import LRU
+from service.core.columns import Layout
+from service.core.errors import ConveyorError, SessionNotFound
+from service.core.plan import plan, straight
+from service.core.ports import Clock, Models, Observer, StateStore
+from service.core.session import Result, SessionKey
+from service.pending import Pending, Run, StepTurn, refuse
+
+Groups = defaultdict[tuple[Layout, int], list[Run]]
+"""Turns that are run as one: of one model and of one length."""
+
+
+class Planner:
+    """Reads the records that are not in `cache`, decides, and answers the steps that need no run."""
+
+    def __init__(
+        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, bytes], clock: Clock
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._observer = observer
+        self._cache = cache
+        self._clock = clock
+        self._layouts: dict[bytes, Layout] = {}
+
+    async def plan(self, turns: Sequence[StepTurn]) -> Groups:
+        """Return what to run. Raises `StoreUnavailable` where sessions cannot be read.
+
+        On a remembered record only turns of steps that come next are planned, since a commit will tell whether it was
+        out of date. For all others it is read anew.
+        """
+        groups: Groups = defaultdict(list)
+        unread: list[StepTurn] = []
+        for turn in turns:
+            record = self._cache.get(turn.key)
+            layout = None if record is None else self._layouts.get(records.kind_of(record))
+            if record is not None and layout is not None:
+                straightly = straight(records.step_of(record), layout, [step.timestep for step in turn.steps])
+                if straightly is not None:
+                    groups[layout, straightly.length].append(Run(turn, layout, record, straightly))
+                    continue
+            unread.append(turn)
+        self._observer.cache(len(turns) - len(unread), len(unread))
+        if unread:
+            await self._plan_unread(unread, groups)
+        return groups
+
+    async def _plan_unread(self, turns: Sequence[StepTurn], groups: Groups) -> None:
+        started = self._clock()
+        loaded = await self._store.load([turn.key for turn in turns])
+        self._observer.stage("read", self._clock() - started)
+        finite = records.all_finite([record for record in loaded if record is not None])
+        for turn, record in zip(turns, loaded, strict=True):
+            try:
+                if record is None:
+                    raise not_found(turn.key)
+                layout = self._layout(record)
+                if not finite:
+                    records.decode(record)  # raises, where it is this one
+                self._cache.put(turn.key, record)
+                self._plan_turn(turn, record, layout, groups)
+            except ConveyorError as error:
+                self._cache.drop(turn.key)
+                self._refuse(turn.steps, error)
+
+    def _layout(self, record: bytes) -> Layout:
+        """Return a record's layout. Raises `InvalidRecord`, and `ModelMismatch` where its model is not served."""
+        layout = self._layouts.get(records.kind_of(record))
+        if layout is None or not layout.fits(record):
+            session = records.decode(record)
+            layout = Layout(session.model, self._models.holding(session.model).spec)
+            layout.require(session)
+            self._layouts[records.kind_of(record)] = layout
+        return layout
+
+    def _plan_turn(self, turn: StepTurn, record: bytes, layout: Layout, groups: Groups) -> None:
+        """Plan a turn on a record that was just read, and answer the steps of it that are not run."""
+        steps = [step.timestep for step in turn.steps]
+        planned = straight(records.step_of(record), layout, steps)
+        if planned is None:
+            planned = plan(records.decode(record), layout.spec, steps)
+            for step, outcome in zip(turn.steps, planned.outcomes, strict=True):
+                if isinstance(outcome, Result):
+                    self._observer.replayed()
+                    step.answer(outcome)
+                elif isinstance(outcome, ConveyorError):
+                    self._refuse([step], outcome)
+        if planned.length:
+            groups[layout, planned.length].append(Run(turn, layout, record, planned))
+
+    def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
+        refuse(steps, error, self._observer)
+
+
+def not_found(key: SessionKey) -> SessionNotFound:
+    return SessionNotFound(f"there is no session {key.session_id!r}; it was never opened, was deleted or has expired")

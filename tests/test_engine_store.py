@@ -1,0 +1,141 @@
+"""The engine where others write too, and where the store fails: whose state counts, and what a step is told."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.adapters.metrics import PrometheusObserver
+from service.adapters.model_repository import ModelRepository
+from service.core.errors import (
+    ModelMismatch,
+    OutcomeUnknown,
+    SessionNotFound,
+    ShuttingDown,
+    StepConflict,
+    StoreUnavailable,
+)
+from service.core.record import encode
+from service.core.session import ModelRef, Session, Timestep
+from service.engine import Engine
+from service.sessions import Sessions
+from tests.adapters.graphs import accumulator, save
+from tests.engines import MODELS, CountingStore, key, one, outcomes
+
+
+async def test_a_writer_elsewhere_is_noticed_and_its_state_taken_over(
+    engine: Engine, sessions: Sessions, store: CountingStore, models: ModelRepository
+) -> None:
+    elsewhere = Engine(store, models, PrometheusObserver())
+    await sessions.create(key(), "hotspot")
+    await sessions.create(key("alone"), "hotspot")
+    for i in range(6):
+        replica = engine if i % 2 else elsewhere
+        alternating = await replica.step(key(), one(i + 1, shift=i / 10))
+        alone = await engine.step(key("alone"), one(i + 1, shift=i / 10))
+        assert alternating.step == i + 1
+        np.testing.assert_array_equal(alternating.outputs["hot_spot"], alone.outputs["hot_spot"])
+    await elsewhere.close()
+
+
+async def test_no_error_is_told_on_the_word_of_an_old_memory(
+    engine: Engine, sessions: Sessions, store: CountingStore, models: ModelRepository
+) -> None:
+    elsewhere = Engine(store, models, PrometheusObserver())
+    await sessions.create(key(), "hotspot")
+    await engine.step(key(), one(1))
+    await elsewhere.step(key(), one(2))
+    assert (await engine.step(key(), one(3))).step == 3, "the engine remembers step 1, where 3 would be a gap"
+    await elsewhere.step(key(), one(4))
+    with pytest.raises(StepConflict) as caught:
+        await engine.step(key(), one(3))
+    assert caught.value.fields["current_step"] == 4
+    await elsewhere.close()
+
+
+async def test_a_session_that_was_deleted_elsewhere_is_gone(
+    engine: Engine, sessions: Sessions, store: CountingStore
+) -> None:
+    await sessions.create(key(), "hotspot")
+    await engine.step(key(), one())
+    await store.delete(key())
+    with pytest.raises(SessionNotFound):
+        await engine.step(key(), one())
+
+
+async def test_a_store_that_fails_fails_the_batch_and_nothing_advances(
+    engine: Engine, sessions: Sessions, store: CountingStore
+) -> None:
+    await sessions.create(key(), "hotspot")
+    store.failure = StoreUnavailable("away")
+    assert [type(result) for result in await outcomes(engine, one(1), one(2))] == [StoreUnavailable] * 2
+    store.failure = None
+    assert (await engine.step(key(), one(1))).step == 1
+
+
+async def test_each_step_is_told_what_became_of_its_own_write(store: CountingStore, models: ModelRepository) -> None:
+    """A large batch is written in two parts, which may fail in different ways."""
+    engine = Engine(store, models, PrometheusObserver(), max_batch=64)
+    sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    for i in range(64):
+        await sessions.create(key(i), "hotspot")
+    store.failures = [StoreUnavailable("away"), OutcomeUnknown("away")]
+    results = await asyncio.gather(*(engine.submit(key(i), one()) for i in range(64)), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 32 + [OutcomeUnknown] * 32
+    await engine.close()
+
+
+async def test_a_turn_whose_clients_all_left_and_which_lost_does_not_come_back(
+    engine: Engine, sessions: Sessions, store: CountingStore, models: ModelRepository
+) -> None:
+    await sessions.create(key(), "hotspot")
+    await engine.step(key(), one())
+    elsewhere = Engine(store, models, PrometheusObserver())
+    await elsewhere.step(key(), one())
+    await elsewhere.close()
+    store.gate.clear()
+    store.arrived.clear()
+    leaving = engine.submit(key(), one())
+    await store.arrived.wait()
+    leaving.cancel()
+    store.gate.set()
+    assert (await engine.step(key(), one(3))).step == 3
+
+
+async def test_a_state_of_another_file_is_refused(engine: Engine, store: CountingStore) -> None:
+    foreign = Session(ModelRef("hotspot", "1", b"otherone"), 1, 0, 0, 0, 60, bytes(4 * 256), b"")
+    await store.create(key(), encode(foreign))
+    with pytest.raises(ModelMismatch):
+        await engine.step(key(), one())
+
+
+async def test_a_session_that_became_another_models_is_judged_by_that_model(
+    tmp_path: Path, store: CountingStore
+) -> None:
+    save(accumulator(), tmp_path, "sum")
+    save((MODELS / "hotspot" / "1" / "model.onnx").read_bytes(), tmp_path, "hotspot")
+    models = ModelRepository.load(tmp_path, max_batch=2)
+    engine, elsewhere = (Engine(store, models, PrometheusObserver()) for _ in range(2))
+    sessions = Sessions(store, models, elsewhere, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    await sessions.create(key(), "hotspot")
+    await engine.step(key(), one())
+    await sessions.delete(key())
+    await sessions.create(key(), "sum")
+    assert (await engine.step(key(), Timestep([1.0, 2.0]))).outputs["total"].tolist() == [1.0, 2.0]
+    for each in (engine, elsewhere):
+        await each.close()
+
+
+async def test_closing_ends_in_time_where_the_store_hangs(store: CountingStore, models: ModelRepository) -> None:
+    engine = Engine(store, models, PrometheusObserver())
+    sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    await sessions.create(key(), "hotspot")
+    store.gate.clear()
+    writing = engine.submit(key(), one())
+    await store.arrived.wait()
+    waiting = engine.submit(key(), one())
+    async with asyncio.timeout(2):
+        await engine.close(0.1)
+    results = await asyncio.gather(writing, waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknown, ShuttingDown]
