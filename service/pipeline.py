@@ -5,7 +5,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,8 +26,9 @@ INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
 done, up to 5 ms while the loop is busy, and the batch with it."""
 
-_WRITTEN_WHOLE = 32
-"""A batch of fewer sessions is written at once: another exchange would cost more than the store's time for it."""
+_PART = 64
+"""About as many sessions of a large batch are run and sent to the store together: the store works on one part while the
+next one is run. In smaller parts another run and another exchange cost more than they hide."""
 
 
 class Pipeline:
@@ -58,11 +59,22 @@ class Pipeline:
         if batch.turns:
             longest_waiting = min([turn.steps[0].submitted for turn in batch.turns])
             self._observer.stage("queue", self._clock() - longest_waiting)
-        ran: list[Ran] = []
         again: list[StepTurn] = []
-        for (layout, _), group in (await self._planner.plan(batch.turns)).items():
-            await self._run_group(layout, group, ran, again)
-        await self._commit(ran, again)
+        writes: list[asyncio.Task[None]] = []
+        try:
+            for (layout, _), group in (await self._planner.plan(batch.turns)).items():
+                for part in _parts(group):
+                    ran = await self._run(layout, part, again)
+                    writes.append(asyncio.create_task(self._commit(ran, again)))
+                    await asyncio.sleep(0)  # the write is on its way
+            failures = await asyncio.gather(*writes, return_exceptions=True)
+        except BaseException:
+            for write in writes:
+                write.cancel()
+            await asyncio.gather(*writes, return_exceptions=True)
+            raise
+        for failure in filter(None, failures):
+            raise failure
         return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
@@ -79,10 +91,10 @@ class Pipeline:
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
 
-    async def _run_group(self, layout: Layout, group: list[Run], ran: list[Ran], again: list[StepTurn]) -> None:
+    async def _run(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> list[Ran]:
         """Run turns of one model and one length as one batch.
 
-        Those that came out well are put into `ran`. One without a finite answer is put into `again`, its session to be
+        Returns those that came out well. One without a finite answer is put into `again`, its session to be
         read anew and its steps to be taken one by one, so that no step is refused for the company it was in or on the
         word of an old record; the second time it is refused.
         """
@@ -94,7 +106,7 @@ class Pipeline:
         except ConveyorError as error:
             for run in group:
                 self._refuse(run.turn.steps, error)
-            return
+            return []
         bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
         for row in bad:
             self._not_finite(group[row].turn, again)
@@ -102,7 +114,7 @@ class Pipeline:
             group[0].plan.length, state, outputs[:, -1], nonce=self._nonces.getrandbits(64), now_ms=unix_ms()
         )
         parts = named(layout.spec, outputs)
-        ran += [
+        return [
             Ran(run, record, before, parts, row)
             for row, (run, record, before) in enumerate(zip(group, new, columns.steps, strict=True))
             if row not in bad
@@ -118,20 +130,7 @@ class Pipeline:
         again.append(turn)
 
     async def _commit(self, ran: list[Ran], again: list[StepTurn]) -> None:
-        """Write what was run, and answer. Turns that lost against another writer are put into `again`.
-
-        A large batch is written in two parts, so that the first is answered while the store is busy with the second.
-        """
-        if len(ran) < _WRITTEN_WHOLE:
-            await self._commit_part(ran, again)
-            return
-        half = len(ran) // 2
-        parts = (self._commit_part(ran[:half], again), self._commit_part(ran[half:], again))
-        for failure in await asyncio.gather(*parts, return_exceptions=True):
-            if failure is not None:
-                raise failure
-
-    async def _commit_part(self, ran: list[Ran], again: list[StepTurn]) -> None:
+        """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
         if not ran:
             return
         commits = [Commit(made.run.turn.key, made.run.record[records.VERSION_SLICE], made.record) for made in ran]
@@ -166,6 +165,13 @@ class Pipeline:
                 self._refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
         for model, timesteps in committed.items():
             self._observer.steps(model, timesteps)
+
+
+def _parts(group: list[Run]) -> Iterator[list[Run]]:
+    """Divide turns into parts of about `_PART`, of the same size but for one turn."""
+    count = max(1, round(len(group) / _PART))
+    for i in range(count):
+        yield group[i * len(group) // count : (i + 1) * len(group) // count]
 
 
 def all_finite(*parts: Floats) -> bool:

@@ -75,14 +75,14 @@ async def test_a_store_that_fails_fails_the_batch_and_nothing_advances(
 
 
 async def test_each_step_is_told_what_became_of_its_own_write(store: CountingStore, models: ModelRepository) -> None:
-    """A large batch is written in two parts, which may fail in different ways."""
-    engine = Engine(store, models, PrometheusObserver(), max_batch=64)
+    """A large batch is written in parts, which may fail in different ways."""
+    engine = Engine(store, models, PrometheusObserver(), max_batch=128)
     sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
-    for i in range(64):
+    for i in range(128):
         await sessions.create(key(i), "hotspot")
     store.failures = [StoreUnavailable("away"), OutcomeUnknown("away")]
-    results = await asyncio.gather(*(engine.submit(key(i), one()) for i in range(64)), return_exceptions=True)
-    assert [type(result) for result in results] == [StoreUnavailable] * 32 + [OutcomeUnknown] * 32
+    results = await asyncio.gather(*(engine.submit(key(i), one()) for i in range(128)), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 64 + [OutcomeUnknown] * 64
     await engine.close()
 
 
