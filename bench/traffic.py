@@ -1,6 +1,7 @@
 """The bytes that go over the wire, made before the clock runs."""
 
 import json
+import random
 from collections.abc import Sequence
 
 import msgspec
@@ -8,6 +9,10 @@ import msgspec
 from bench.scenarios import Scenario
 
 Row = list[float]
+
+CYCLE = 2048
+"""Sessions of a population that one connection goes round, at most. 64 connections meet six times as many sessions as
+the service remembers, before one comes again."""
 
 
 class Sender(msgspec.Struct):
@@ -32,6 +37,8 @@ def row_at(rows: Sequence[Row], session: int, step: int) -> Row:
 
 def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender]:
     """Return one sender per connection. A cycle through its messages is a whole number of cycles through the rows."""
+    if scenario.population:
+        return [_among_population(scenario, prefix, rows, each) for each in range(scenario.connections)]
     made = []
     for connection in range(scenario.connections):
         sessions = range(connection * scenario.sessions, (connection + 1) * scenario.sessions)
@@ -43,10 +50,26 @@ def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender
     return made
 
 
+def share(scenario: Scenario, connection: int) -> list[int]:
+    """Return the sessions of the population that a connection goes round, in its order: no other connection's."""
+    order = random.Random(0).sample(range(scenario.population), min(scenario.population, CYCLE * scenario.connections))
+    return order[connection :: scenario.connections]
+
+
+def _among_population(scenario: Scenario, prefix: str, rows: Sequence[Row], connection: int) -> Sender:
+    ids, messages = [], []
+    for session in share(scenario, connection):
+        ids.append(session_id(prefix, session))
+        messages.append(
+            json.dumps({"session_id": ids[-1], "x": row_at(rows, session, 0)}, separators=(",", ":")).encode()
+        )
+    return Sender(_path(scenario, ids[0]), ids, messages)
+
+
 def _path(scenario: Scenario, only_id: str) -> str:
     if scenario.wire == "http":
-        return "/v1/steps" if scenario.sessions > 1 else f"/v1/sessions/{only_id}/steps"
-    return "/v1/stream" if scenario.sessions > 1 else f"/v1/sessions/{only_id}/stream"
+        return "/v1/steps" if scenario.many else f"/v1/sessions/{only_id}/steps"
+    return "/v1/stream" if scenario.many else f"/v1/sessions/{only_id}/stream"
 
 
 def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequence[int], message: int) -> bytes:

@@ -1,0 +1,104 @@
+"""Sessions that are there before the clock runs, made without the service: real records, set into Redis in bulk.
+
+Their states are those of `DISTINCT` histories of `SEEDED_STEPS` timesteps, dealt out in turn.
+"""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+
+from bench.load import Sample
+from bench.reference import MODEL, outputs_of, require_equal, rows
+from bench.resp import Link, pack
+from bench.scenarios import Scenario
+from bench.servers import Redis
+from bench.traffic import Row, row_at, session_id, share
+from service.adapters.onnx_model import OnnxModel
+from service.adapters.redis_store import redis_key
+from service.core import record
+from service.core.ports import Floats
+from service.core.session import Session, SessionKey
+
+DISTINCT = 64
+SEEDED_STEPS = 16
+TTL_S = 7 * 24 * 3600
+_SETS = 500
+"""Commands in one write to the socket."""
+_OK = b"+OK\r\n"
+
+
+def fill(redis: Redis, prefix: str, count: int) -> None:
+    """Set `count` sessions of the demo model, called `prefix` and a number. Raises RuntimeError where Redis refuses."""
+    link = Link(redis.socket)
+    owed = 0
+    for part in _parts(prefix, count):
+        link.send(b"".join(part))
+        link.expect(_OK * owed)  # of the part before: Redis works on this one while the next is being made
+        owed = len(part)
+    link.expect(_OK * owed)
+    link.close()
+
+
+def _parts(prefix: str, count: int) -> Iterator[list[bytes]]:
+    model, outputs, states = _seeds()
+    forecasts = [row.tobytes() for row in outputs]
+    held = [row.tobytes() for row in states]
+    now, ttl = time.time_ns() // 1_000_000, str(TTL_S * 1000).encode()
+    part = []
+    for i in range(count):
+        seed = i % DISTINCT
+        session = Session(
+            model=model.ref,
+            epoch=random.getrandbits(64),
+            step=SEEDED_STEPS,
+            nonce=random.getrandbits(64),
+            updated_at_ms=now,
+            ttl_s=TTL_S,
+            state=held[seed],
+            outputs=forecasts[seed],
+        )
+        key = redis_key(SessionKey("default", session_id(prefix, i))).encode()
+        part.append(pack(b"SET", key, record.encode(session), b"PX", ttl))
+        if len(part) == _SETS:
+            yield part
+            part = []
+    yield part
+
+
+def tensor_bytes() -> int:
+    """Return the bytes of a session's state and of its last outputs."""
+    spec = _seeds()[0].spec
+    return 4 * (spec.state_size + spec.output_size)
+
+
+def verify(scenario: Scenario, prefix: str, sent: Sequence[Row], samples: Sequence[Sample]) -> int:
+    """Compare the answers to sessions' first steps with the model's, run on from the seeded states; count them.
+
+    Raises RuntimeError on the first that differs.
+    """
+    model, _, states = _seeds()
+    compared = 0
+    for sample in samples:
+        sessions = share(scenario, sample.connection)
+        if sample.message >= len(sessions):
+            continue  # a later step of its session
+        session = sessions[sample.message]
+        x = np.array([[row_at(sent, session, 0)]], np.float32)
+        outputs, _ = model.run(x, states[session % DISTINCT][None])
+        (found,) = outputs_of(scenario, sample.body)
+        require_equal(found.reshape(-1), outputs[0, 0], f"the first step of {session_id(prefix, session)}")
+        compared += 1
+    return compared
+
+
+@cache
+def _seeds() -> tuple[OnnxModel, Floats, Floats]:
+    """The model, and the last outputs and states of the histories."""
+    model = OnnxModel.load(MODEL, MODEL.parents[1].name, MODEL.parent.name)
+    sent = rows()
+    x = np.array([[row_at(sent, seed, step) for step in range(SEEDED_STEPS)] for seed in range(DISTINCT)], np.float32)
+    outputs, states = model.run(x, np.zeros((DISTINCT, model.spec.state_size), np.float32))
+    return model, np.ascontiguousarray(outputs[:, -1]), states
