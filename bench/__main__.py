@@ -15,14 +15,14 @@ from bench import machine
 from bench.chart import write_chart
 from bench.effort import FULL, QUICK, Effort
 from bench.measure import Measurement, measure, measure_alone
+from bench.pages import between_markers
 from bench.probes import Probe, memory, population, sockets, startup, workers
-from bench.report import print_tables, tables, write_markdown
+from bench.report import WIDTH, markdown, print_tables, tables
 from bench.scenarios import CONVEYOR, PARTS, SCENARIOS, Scenario
 from bench.servers import running
 from bench.summary import Failure, Outcome, Round, Run
 
-FILE_WIDTH = 150
-"""Columns of the tables where no terminal says how wide it is."""
+MARKER = "bench"
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -38,19 +38,20 @@ PROBES: dict[str, Probe] = {
 def bench(
     quick: Annotated[bool, typer.Option(help="Fewer and shorter rounds, fewer sessions and sockets.")] = False,
     only: Annotated[str | None, typer.Option(help="Names of scenarios and probes, separated by commas.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Page whose tables are to be written anew.")] = None,
+    page: Annotated[Path | None, typer.Option("--markdown", help="Page whose tables are to be written anew.")] = None,
     results: Annotated[Path, typer.Option(help="Folder for the JSON and the chart.")] = RESULTS,
 ) -> None:
     """Measure Conveyor and its baselines on this machine."""
-    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     run = _run(QUICK if quick else FULL, _chosen(only), console)
-    print_tables(tables(run), console)
+    found = tables(run)
+    print_tables(found, console)
     results.mkdir(parents=True, exist_ok=True)
     (results / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     write_chart(run, results / "throughput.png")
     console.print(f"written: {results / 'bench.json'} and {results / 'throughput.png'}")
-    if markdown is not None:
-        markdown.write_text(write_markdown(run, markdown.read_text()))
+    if page is not None:
+        page.write_text(between_markers(page.read_text(), MARKER, markdown(run, found)))
     for failure in run.failures:
         console.print(f"not measured: {failure.scenario} of {failure.subject}, round {failure.round}: {failure.reason}")
     raise typer.Exit(1 if run.failures else 0)

@@ -24,7 +24,10 @@ SAMPLED = 4
 
 
 class Job(msgspec.Struct, frozen=True):
-    """`pids` are the processes whose use of the machine is measured, by name; their children are counted in."""
+    """`pids` are the processes whose use of the machine is measured, by name; their children are counted in.
+
+    `senders` say what to send where it is not as Conveyor has it.
+    """
 
     scenario: Scenario
     url: str
@@ -34,6 +37,7 @@ class Job(msgspec.Struct, frozen=True):
     warm_up_s: float
     seconds: float
     pids: dict[str, int]
+    senders: list[Sender] | None = None
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -60,7 +64,8 @@ class Load(msgspec.Struct, frozen=True):
 async def run(job: Job) -> Load:
     """Connect, warm up, measure, and wait for the last answers."""
     recorder = Recorder()
-    connections = [await _connect(job, sender, recorder) for sender in senders(job.scenario, job.prefix, job.rows)]
+    sending = job.senders or senders(job.scenario, job.prefix, job.rows)
+    connections = [await _connect(job, sender, recorder) for sender in sending]
     processes = {name: family(pid) for name, pid in job.pids.items()} | {"load": [psutil.Process()]}
     gc.collect()
     gc.disable()

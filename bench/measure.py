@@ -74,7 +74,7 @@ def measure(
         verified = population.verify(scenario, prefix, job.rows, load.samples)
     elif server.forecasts:
         verified = verify(scenario, prefix, job.rows, load.samples, server.model)
-    return _measurement(scenario.name, scenario.title, subject, load, scenario.steps, verified)
+    return measurement(scenario.name, scenario.title, subject, load, scenario.steps, verified)
 
 
 def measure_alone(
@@ -92,12 +92,13 @@ def measure_alone(
     )
     loads = run_beside(f"bench.baselines.{subject}", job, list[Load], len(batches) * (warm_up_s + seconds))
     return [
-        _measurement(f"alone-{batch}", f"alone, batch of {batch}", subject, load, batch, 0)
+        measurement(f"alone-{batch}", f"alone, batch of {batch}", subject, load, batch, 0)
         for batch, load in zip(batches, loads, strict=True)
     ]
 
 
-def _measurement(name: str, title: str, subject: str, load: Load, per_message: int, verified: int) -> Measurement:
+def measurement(name: str, title: str, subject: str, load: Load, per_message: int, verified: int) -> Measurement:
+    """Make of a load, each of whose messages carried so many timesteps, the figures of a cell."""
     steps = load.messages * per_message
     return Measurement(
         scenario=name,

@@ -1,6 +1,7 @@
 """Server processes: started, waited for, ended."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -33,6 +34,7 @@ def process(
             stderr=subprocess.STDOUT,
             env=outer | dict(environment),
             cwd=REPOSITORY,
+            start_new_session=True,  # a group of its own, to be ended with all that it has started
         )
     give(started.pid, cores or set())
     try:
@@ -45,6 +47,8 @@ def process(
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
 
 
 def listening(path: Path) -> Ready:

@@ -1,7 +1,7 @@
 """The right answers: ONNX Runtime over a session's whole history in one run, without any service."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +36,30 @@ def rows() -> list[Row]:
     return [[round(value, 4) for value in row] for row in drawn.tolist()]
 
 
-def verify(scenario: Scenario, prefix: str, sent: Sequence[Row], samples: Sequence[Sample], model: Path = MODEL) -> int:
+Reader = Callable[[Scenario, bytes], list[NDArray[np.float64]]]
+"""Returns the forecasts in an answer, in the order of its sessions. Raises RuntimeError where it cannot be read."""
+
+
+def outputs_of(scenario: Scenario, body: bytes) -> list[NDArray[np.float64]]:
+    """Read an answer of Conveyor's, see `Reader`."""
+    try:
+        answer = json.loads(body)
+        if scenario.sessions > 1 and scenario.wire == "http":
+            answer = answer["results"]
+        answers = answer if scenario.sessions > 1 else [answer]
+        return [np.array(each["outputs"][OUTPUT], np.float64) for each in answers]
+    except (ValueError, TypeError, LookupError) as error:
+        raise RuntimeError(f"an answer cannot be read ({error}): {body[:300]!r}") from error
+
+
+def verify(
+    scenario: Scenario,
+    prefix: str,
+    sent: Sequence[Row],
+    samples: Sequence[Sample],
+    model: Path = MODEL,
+    read: Reader = outputs_of,
+) -> int:
     """Compare answers with the model's; return how many were. Raises RuntimeError on the first that differs.
 
     A session's answer depends on all its timesteps before: one lost, doubled or swapped between sessions shows here.
@@ -49,7 +72,7 @@ def verify(scenario: Scenario, prefix: str, sent: Sequence[Row], samples: Sequen
         sessions = range(first, first + min(scenario.sessions, CHECKED_SESSIONS))
         expected = _forecasts(model, [[row_at(sent, session, step) for step in range(length)] for session in sessions])
         for message, body in answers.items():
-            found = outputs_of(scenario, body)
+            found = read(scenario, body)
             for place, session in enumerate(sessions):
                 right = expected[place, (message + 1) * scenario.timesteps - 1]
                 require_equal(found[place], right, f"message {message} of {session_id(prefix, session)}")
@@ -61,18 +84,6 @@ def require_equal(found: NDArray[np.float64], right: NDArray[np.float32], whose:
     """Raise RuntimeError where an answer is not the model's."""
     if found.shape != right.shape or np.abs(found - right).max() > TOLERANCE:
         raise RuntimeError(f"{whose} got a wrong forecast")
-
-
-def outputs_of(scenario: Scenario, body: bytes) -> list[NDArray[np.float64]]:
-    """Return the forecasts in an answer, in the order of its sessions."""
-    try:
-        answer = json.loads(body)
-        if scenario.sessions > 1 and scenario.wire == "http":
-            answer = answer["results"]
-        answers = answer if scenario.sessions > 1 else [answer]
-        return [np.array(each["outputs"][OUTPUT], np.float64) for each in answers]
-    except (ValueError, TypeError, LookupError) as error:
-        raise RuntimeError(f"an answer cannot be read ({error}): {body[:300]!r}") from error
 
 
 def _forecasts(model: Path, histories: list[list[Row]]) -> NDArray[np.float32]:

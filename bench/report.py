@@ -6,13 +6,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.goals import Goal
+from bench.goals import COMPARISONS, Comparison, Goal
 from bench.measure import Measurement
-from bench.pages import between_markers, markdown_table
+from bench.pages import markdown_table
 from bench.scenarios import PARTS
 from bench.summary import Ratio, Reading, Run, Spread, cells, ratios, readings
 
-MARKER = "bench"
+WIDTH = 150
+"""Columns of the tables where no terminal says how wide it is."""
 
 Rows = list[list[str]]
 Tables = list[tuple[str, tuple[str, ...], Rows]]
@@ -36,14 +37,18 @@ _RATIOS = ("comparison", "bar", "aim", "measured", "", "CPU time per step", "rou
 _READINGS = ("figure", "bar", "aim", "measured", "")
 
 
-def tables(run: Run) -> Tables:
+def tables(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> Tables:
     """Return the tables of a run: their titles, heads and rows."""
     count = len(run.rounds)
     measured = cells(run)
     alone = [cell for cell in measured if cell.subject in PARTS]
     served = [cell for cell in measured if cell.subject not in PARTS]
     made: Tables = [
-        ("Ratios: median (least to most) of the rounds", _RATIOS, [_ratio(ratio) for ratio in ratios(run)]),
+        (
+            "Ratios: median (least to most) of the rounds",
+            _RATIOS,
+            [_ratio(ratio) for ratio in ratios(run, comparisons)],
+        ),
         ("Memory and start: median (least to most)", _READINGS, [_reading(*each) for each in readings(run)]),
         (f"Medians of {count} rounds", _FIGURES, [_figures(cell) for cell in served]),
         ("The parts alone", _ALONE, [_figures(cell)[: len(_ALONE)] for cell in alone]),
@@ -65,21 +70,16 @@ def print_tables(found: Tables, console: Console) -> None:
         console.print(table)
 
 
-def markdown(run: Run) -> str:
-    """Return the figures as a part of a page."""
+def markdown(run: Run, found: Tables) -> str:
+    """Return a run and its tables as a part of a page."""
     parts = [
         f"Measured by `{run.command}`, in {run.seconds:.0f} s, on:",
         markdown_table(("", ""), [[name, value] for name, value in run.machine.items()], left=2),
     ]
-    parts += [f"**{title}**\n\n{markdown_table(head, rows, _left(head))}" for title, head, rows in tables(run)]
+    parts += [f"**{title}**\n\n{markdown_table(head, rows, _left(head))}" for title, head, rows in found]
     if run.failures:
         parts.append(f"**Not measured**\n\n{markdown_table(('what', 'why'), _failures(run), left=2)}")
     return "\n\n".join(parts)
-
-
-def write_markdown(run: Run, page: str) -> str:
-    """Return a page with the figures between its markers. Raises ValueError where it has none."""
-    return between_markers(page, MARKER, markdown(run))
 
 
 def _figures(cell: Measurement) -> list[str]:

@@ -45,7 +45,7 @@ def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender
         ids = [session_id(prefix, session) for session in sessions]
         path = _path(scenario, ids[0])
         bodies = [_body(scenario, prefix, rows, sessions, message) for message in range(len(rows))]
-        messages = [_request(path, body) for body in bodies] if scenario.wire == "http" else bodies
+        messages = [request(path, body) for body in bodies] if scenario.wire == "http" else bodies
         made.append(Sender(path, ids, messages))
     return made
 
@@ -89,9 +89,10 @@ def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequen
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _request(path: str, body: bytes) -> bytes:
+def request(path: str, body: bytes, content_type: str = "application/json", further: str = "") -> bytes:
+    """Return a POST request. `further` headers end in CR LF each."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{further}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -11,9 +11,9 @@ import msgspec
 
 from bench.load import Sample
 from bench.measure import Measurement, measure
-from bench.pages import markers
+from bench.pages import between_markers, markers
 from bench.reference import rows, verify
-from bench.report import MARKER, write_markdown
+from bench.report import markdown, tables
 from bench.scenarios import CONVEYOR, ECHO, NAIVE, SCENARIOS, Scenario
 from bench.servers import Servers, running
 from bench.summary import Failure, Round, Run, cells, ratios
@@ -92,8 +92,8 @@ def test_ratios_are_taken_within_rounds_and_missing_cells_left_out() -> None:
     assert ratio.processor == pytest.approx((3, 2, 4))
     assert [(c.subject, c.steps_per_s, c.verified) for c in cells(run)] == [(CONVEYOR, 350, 28), (NAIVE, 100, 21)]
 
-    begin, end = markers(MARKER)
-    text = write_markdown(run, f"before\n{begin}\nold\n{end}\nafter\n")
+    begin, end = markers("bench")
+    text = between_markers(f"before\n{begin}\nold\n{end}\nafter\n", "bench", markdown(run, tables(run)))
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
