@@ -57,6 +57,5 @@ if __name__ == "__main__":
         Forecasts(max_batch_size=MAX_BATCH, batch_timeout=BATCH_TIMEOUT_S),
         accelerator="cpu",
         workers_per_device=1,
-        fast_queue=True,
     )
     server.run(host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", generate_client_file=False)

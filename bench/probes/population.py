@@ -5,8 +5,7 @@ has met several times as many others as it remembers: each step reads its sessio
 remembered. So the ratio holds what the many cost, the reading included.
 """
 
-import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import redis as client
@@ -38,21 +37,24 @@ def scenario(sessions: int) -> Scenario:
 
 
 def probe(effort: Effort) -> Iterator[tuple[int, Outcome]]:
+    yield from sweep((effort.population, FEW), effort.rounds, effort.warm_up_s, effort.seconds)
+
+
+def sweep(counts: Sequence[int], rounds: int, warm_up_s: float, seconds: float) -> Iterator[tuple[int, Outcome]]:
+    """Measure services with so many sessions each, interleaved; tell of Redis' memory at the most."""
     with ExitStack() as stack:
         core = stack.enter_context(divided())
         filled = []
-        for sessions in (effort.population, FEW):
+        for sessions in counts:
             servers, used = _filled(sessions, core, stack)
             filled.append((scenario(sessions), servers))
-            if sessions == effort.population:
+            if sessions == max(counts):
                 title = f"Redis memory of a session beyond its tensors, of {sessions:,}"
                 yield 1, Reading(title, "B", used / sessions - population.tensor_bytes(), REDIS_BYTES)
-        for number in range(1, effort.rounds + 1):
+        for number in range(1, rounds + 1):
             for each, servers in filled:
-                yield (
-                    number,
-                    measure(each, CONVEYOR, servers, warm_up_s=effort.warm_up_s, seconds=effort.seconds, prefix=PREFIX),
-                )
+                found = measure(each, CONVEYOR, servers, warm_up_s=warm_up_s, seconds=seconds, prefix=PREFIX)
+                yield number, found
 
 
 def _filled(sessions: int, core: set[int], stack: ExitStack) -> tuple[Servers, float]:
@@ -62,7 +64,6 @@ def _filled(sessions: int, core: set[int], stack: ExitStack) -> tuple[Servers, f
     before = _used_memory(redis)
     population.fill(redis, PREFIX, sessions)
     used = _used_memory(redis) - before
-    gc.collect()
     server = stack.enter_context(conveyor(redis, folder, core))
     return Servers(redis, {CONVEYOR: server}, core), used
 
