@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import machine
+from bench import capacity, machine
 from bench.chart import write_chart
 from bench.effort import FULL, QUICK, Effort
 from bench.measure import Measurement, measure, measure_alone
@@ -21,8 +21,6 @@ from bench.report import WIDTH, markdown, print_tables, tables
 from bench.scenarios import CONVEYOR, PARTS, SCENARIOS, Scenario
 from bench.servers import running
 from bench.summary import Failure, Outcome, Round, Run
-
-MARKER = "bench"
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -51,7 +49,8 @@ def bench(
     write_chart(run, results / "throughput.png")
     console.print(f"written: {results / 'bench.json'} and {results / 'throughput.png'}")
     if page is not None:
-        page.write_text(between_markers(page.read_text(), MARKER, markdown(run, found)))
+        text = between_markers(page.read_text(), "bench", markdown(run, found))
+        page.write_text(between_markers(text, "capacity", capacity.page_part(run)))
     for failure in run.failures:
         console.print(f"not measured: {failure.scenario} of {failure.subject}, round {failure.round}: {failure.reason}")
     raise typer.Exit(1 if run.failures else 0)

@@ -56,7 +56,7 @@ COMPARISONS = (
     Comparison(
         "1,000,000 live sessions / 1,000", _conveyor("sessions-1000000"), _conveyor("sessions-1000"), Goal(0.9, 1.0)
     ),
-    Comparison("100,000 live sessions / 1,000", _conveyor("sessions-100000"), _conveyor("sessions-1000")),
+    Comparison("50,000 live sessions / 1,000", _conveyor("sessions-50000"), _conveyor("sessions-1000")),
     Comparison("Two workers / one", _conveyor("workers-2"), _conveyor("workers-1")),
 )
 

@@ -1,6 +1,7 @@
 """What growth costs: ``python -m bench.growth``.
 
-Throughput against connections, batch, hidden units, sessions and workers. Written as PNGs beside the page and as tables into it. Ends with status 1 where something could not be measured.
+Throughput against connections, batch size, hidden size, sessions and workers. Written as PNGs beside the page and as
+tables into it. Ends with status 1 where something could not be measured.
 """
 
 import sys

@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What one round of one cell (scenario, subject) gave. Processor seconds are per thousand timesteps.
+    """What one round of one cell (scenario, subject) gave.
+
+    Processor seconds are per thousand timesteps, `answer_bytes` per timestep, without the protocol's headers.
 
     `load_busy` is the share of one core that the load generator used: near 1 it would be what is measured.
     """
@@ -43,6 +45,7 @@ class Measurement(msgspec.Struct, frozen=True):
     server_rss_mb: float
     redis_rss_mb: float
     load_busy: float
+    answer_bytes: float
     verified: int
 
 
@@ -113,8 +116,13 @@ def measurement(name: str, title: str, subject: str, load: Load, per_message: in
         server_rss_mb=load.rss_bytes["server"] / 2**20,
         redis_rss_mb=load.rss_bytes["redis"] / 2**20,
         load_busy=load.cpu_s["load"] / load.seconds,
+        answer_bytes=_mean_length(load) / per_message,
         verified=verified,
     )
+
+
+def _mean_length(load: Load) -> float:
+    return sum(len(sample.body) for sample in load.samples) / len(load.samples) if load.samples else 0.0
 
 
 def open_sessions(server: Server, ids: list[str]) -> None:

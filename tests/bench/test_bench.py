@@ -77,7 +77,7 @@ def test_a_cycle_of_messages_is_the_history_that_is_verified() -> None:
 
 def test_ratios_are_taken_within_rounds_and_missing_cells_left_out() -> None:
     def cell(subject: str, speed: float) -> Measurement:
-        return Measurement("rest-64", "REST", subject, speed, 1, 2, 3, 1 / speed, 0, 100, 10, 0.1, 7)
+        return Measurement("rest-64", "REST", subject, speed, 1, 2, 3, 1 / speed, 0, 100, 10, 0.1, 1000, 7)
 
     rounds = [
         [cell(CONVEYOR, 300), cell(NAIVE, 100)],
