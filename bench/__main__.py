@@ -24,6 +24,9 @@ from bench.summary import Failure, Outcome, Round, Run
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
+ALONE = "alone"
+"""Names the parts alone, on the command line."""
+
 PROBES: dict[str, Probe] = {
     "startup": startup.probe,
     "memory": memory.probe,
@@ -61,7 +64,7 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     failures: list[Failure] = []
     rounds = [Round() for _ in range(effort.rounds)]
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
-    parts = [part for part in PARTS if part in chosen]
+    parts = list(PARTS) if ALONE in chosen else []
     total = effort.rounds * (sum(len(scenario.subjects) for scenario in scenarios) + len(parts))
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring", total=total + sum(name in chosen for name in PROBES))
@@ -104,7 +107,7 @@ def _rounds(effort: Effort, scenarios: list[Scenario], parts: list[str]) -> Iter
                     alone = measure_alone(part, servers, warm_up_s=effort.alone_s / 4, seconds=effort.alone_s)
                     yield from ((number, each) for each in alone)
                 except (RuntimeError, OSError) as error:
-                    yield number, Failure("alone", part, number, str(error))
+                    yield number, Failure(ALONE, part, number, str(error))
 
 
 def _guarded(name: str, effort: Effort) -> Iterator[tuple[int, Outcome]]:
@@ -117,7 +120,7 @@ def _guarded(name: str, effort: Effort) -> Iterator[tuple[int, Outcome]]:
 
 
 def _chosen(only: str | None) -> list[str]:
-    known = [scenario.name for scenario in SCENARIOS] + list(PARTS) + list(PROBES)
+    known = [scenario.name for scenario in SCENARIOS] + [ALONE] + list(PROBES)
     if only is None:
         return known
     names = only.split(",")

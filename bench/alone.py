@@ -13,9 +13,13 @@ from bench.load import Load, cpu_seconds, family, percentile_ms, rss
 
 
 class AloneJob(msgspec.Struct, frozen=True):
-    """What to measure, for `seconds` at each batch size, on `cores` if any are named: there the service runs, too."""
+    """What to measure, for `seconds` at each batch size, on `cores` if any are named: there the service runs, too.
+
+    With `split`, a batch is written by one script call per session, all sent at once, as a cluster needs it.
+    """
 
     batches: list[int]
+    split: bool
     model: str
     redis_socket: str
     redis_pid: int

@@ -4,8 +4,8 @@ A worker keeps one core busy, and so does a Redis shard. Of `cores`, n are the s
 they carry is the lesser of what the workers can compute and what the shards can commit.
 
 A batch goes to one Redis as one script call. On a cluster it goes as one call per hash tag, which at these batch sizes
-is about one per session. So for a shard of several, Redis' cost is raised by what the script alone costs more at a batch
-of one than at the batch that the way makes.
+is about one per session. So for a shard of several, Redis' cost is raised by what the script alone costs more when each
+session of the batch has a call of its own.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bench.pages import markdown_table
 from bench.probes.memory import RECORD
-from bench.scenarios import CONVEYOR, REDIS
+from bench.scenarios import CONVEYOR, REDIS, REDIS_SPLIT
 from bench.summary import Run, cells, readings
 
 UTILISATION = 0.7
@@ -21,7 +21,7 @@ UTILISATION = 0.7
 
 CORES = (8, 64)
 SHARDS = (1, 2, 4, 8, 16)
-BATCH_OF = {"rest-64": 64, "ws-64": 64, "ws-64x8": 64, "frame-256": 256, "batch-256x2": 512, "ws-chunk-512": 1}
+BATCH_OF = {"rest-64": 64, "ws-64": 64, "ws-64x8": 64, "frame-256": 256, "batch-256x2": 512}
 """The ways that are reckoned with, and the sessions whose steps are in flight in each: its largest batch."""
 
 
@@ -48,13 +48,13 @@ def ways(run: Run) -> list[Way]:
     measured = {(cell.scenario, cell.subject): cell for cell in cells(run)}
     found = []
     for name, batch in BATCH_OF.items():
-        cell, single, together = (
-            measured.get(key) for key in ((name, CONVEYOR), ("alone-1", REDIS), (f"alone-{batch}", REDIS))
-        )
-        if cell is None or single is None or together is None:
+        alone = f"alone-{batch}"
+        keys = ((name, CONVEYOR), (alone, REDIS_SPLIT), (alone, REDIS))
+        cell, split, together = (measured.get(key) for key in keys)
+        if cell is None or split is None or together is None:
             continue
         if min(cell.server_cpu_s, cell.redis_cpu_s, together.redis_cpu_s) > 0:
-            dearer = max(1.0, single.redis_cpu_s / together.redis_cpu_s)
+            dearer = max(1.0, split.redis_cpu_s / together.redis_cpu_s)
             redis_s = cell.redis_cpu_s
             found.append(Way(cell.title, cell.server_cpu_s, redis_s, redis_s * dearer, cell.answer_bytes))
     return found

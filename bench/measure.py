@@ -16,7 +16,7 @@ from bench.alone import AloneJob
 from bench.load import DRAIN_S, Job, Load
 from bench.process import REPOSITORY
 from bench.reference import MODEL, MODEL_NAME, rows, verify
-from bench.scenarios import BATCHES, Scenario
+from bench.scenarios import ENGINE, PARTS, REDIS, REDIS_SPLIT, Scenario
 from bench.servers import Server, Servers
 from bench.traffic import session_id
 
@@ -81,11 +81,13 @@ def measure(
 
 
 def measure_alone(
-    subject: str, servers: Servers, *, warm_up_s: float, seconds: float, batches: Sequence[int] = BATCHES
+    part: str, servers: Servers, *, warm_up_s: float, seconds: float, batches: Sequence[int] | None = None
 ) -> list[Measurement]:
-    """Measure a part of the service alone, ENGINE or REDIS, at each batch size. Raises RuntimeError where it fails."""
+    """Measure a part of the service alone, at each batch size. Raises RuntimeError where it fails."""
+    batches = batches or PARTS[part]
     job = AloneJob(
         batches=list(batches),
+        split=part == REDIS_SPLIT,
         model=str(next((server.model for server in servers.subjects.values()), MODEL)),
         redis_socket=str(servers.redis.socket),
         redis_pid=servers.redis.pid,
@@ -93,9 +95,10 @@ def measure_alone(
         warm_up_s=warm_up_s,
         seconds=seconds,
     )
-    loads = run_beside(f"bench.baselines.{subject}", job, list[Load], len(batches) * (warm_up_s + seconds))
+    module = f"bench.baselines.{ENGINE if part == ENGINE else REDIS}"
+    loads = run_beside(module, job, list[Load], len(batches) * (warm_up_s + seconds))
     return [
-        measurement(f"alone-{batch}", f"alone, batch of {batch}", subject, load, batch, 0)
+        measurement(f"alone-{batch}", f"alone, batch of {batch}", part, load, batch, 0)
         for batch, load in zip(batches, loads, strict=True)
     ]
 

@@ -11,6 +11,7 @@ NAIVE = "naive"
 ECHO = "echo"
 ENGINE = "engine"
 REDIS = "redis"
+REDIS_SPLIT = "redis, a call per session"
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -60,7 +61,7 @@ SCENARIOS = (
 )
 
 
-PARTS = (ENGINE, REDIS)
-"""Parts of the service that are measured alone, at each of these batch sizes."""
-
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+PARTS = {ENGINE: BATCHES, REDIS: BATCHES, REDIS_SPLIT: (64, 256, 512)}
+"""Parts of the service that are measured alone, and at which batch sizes."""

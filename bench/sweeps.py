@@ -10,7 +10,7 @@ import psutil
 from bench.cores import divided
 from bench.measure import Measurement, measure, measure_alone
 from bench.probes import population, workers
-from bench.scenarios import CONVEYOR, ENGINE, NAIVE, PARTS, Scenario, Wire
+from bench.scenarios import CONVEYOR, ENGINE, NAIVE, REDIS, Scenario, Wire
 from bench.servers import Servers, conveyor, redis_server, running, temporary
 
 
@@ -86,7 +86,7 @@ def over_batch(sizes: Sizes) -> Iterator[Point]:
                 # Two in flight: the service need not wait for the load generator.
                 scenario = Scenario(f"batch-{count}", "", "websocket", 1, in_flight=2, sessions=count)
                 yield Point(_IN_FRAMES, count, _measure(scenario, servers, sizes))
-            for part in PARTS:
+            for part in (ENGINE, REDIS):
                 alone = measure_alone(
                     part, servers, warm_up_s=sizes.warm_up_s / 2, seconds=sizes.seconds / 2, batches=sizes.batches
                 )

@@ -36,8 +36,9 @@ def prepare(job: AloneJob, batch: int) -> Callable[[], int]:
     for key, content in zip(keys, at_one, strict=True):
         link.send(pack(b"SET", key, content))
         link.expect(b"+OK\r\n")
-    commands = deque([_commit(digest, keys, 1, at_two), _commit(digest, keys, 2, at_one)])
-    written = b"*%d\r\n" % batch + b":1\r\n" * batch
+    commit = _commit_split if job.split else _commit
+    commands = deque([commit(digest, keys, 1, at_two), commit(digest, keys, 2, at_one)])
+    written = b"*1\r\n:1\r\n" * batch if job.split else b"*%d\r\n" % batch + b":1\r\n" * batch
     sent: deque[int] = deque()
 
     def send() -> None:
@@ -87,6 +88,10 @@ def _commit(digest: bytes, keys: list[bytes], step: int, records: list[bytes]) -
     stored, ttl = record.encode_version(EPOCH, step), str(TTL_S * 1000).encode()
     arguments = [word for content in records for word in (stored, content, ttl)]
     return pack(b"EVALSHA", digest, str(len(keys)).encode(), *keys, *arguments)
+
+
+def _commit_split(digest: bytes, keys: list[bytes], step: int, records: list[bytes]) -> bytes:
+    return b"".join(_commit(digest, [key], step, [content]) for key, content in zip(keys, records, strict=True))
 
 
 if __name__ == "__main__":
