@@ -1,9 +1,11 @@
 """Redis' protocol, as much as it takes to send commands that were packed before the clock runs."""
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 TIMEOUT_S = 30
+_TOLD = 200
 
 
 def pack(*words: bytes) -> bytes:
@@ -29,7 +31,14 @@ class Link:
             part = self._socket.recv(len(reply) - len(found))
             found += part
             if not part or not reply.startswith(found):
-                raise RuntimeError(f"Redis answered {found[-200:]!r}; {reply[:40]!r} … was to come")
+                raise RuntimeError(f"Redis answered {found[:20] + self._rest()!r}; {reply[:20]!r} … was to come")
+
+    def _rest(self) -> bytes:
+        """What has come besides: the words of an error."""
+        self._socket.setblocking(False)
+        with suppress(BlockingIOError):
+            return self._socket.recv(_TOLD)
+        return b""
 
     def close(self) -> None:
         self._socket.close()

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 
@@ -52,8 +53,12 @@ def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender
 
 def share(scenario: Scenario, connection: int) -> list[int]:
     """Return the sessions of the population that a connection goes round, in its order: no other connection's."""
-    order = random.Random(0).sample(range(scenario.population), min(scenario.population, CYCLE * scenario.connections))
-    return order[connection :: scenario.connections]
+    return _order(scenario.population, CYCLE * scenario.connections)[connection :: scenario.connections]
+
+
+@cache
+def _order(population: int, at_most: int) -> list[int]:
+    return random.Random(0).sample(range(population), min(population, at_most))
 
 
 def _among_population(scenario: Scenario, prefix: str, rows: Sequence[Row], connection: int) -> Sender:
