@@ -3,8 +3,6 @@
 Their states are those of `DISTINCT` histories of `SEEDED_STEPS` timesteps, dealt out in turn.
 """
 
-import random
-import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -12,6 +10,7 @@ import msgspec
 import numpy as np
 
 from bench.load import Sample
+from bench.records import TTL_MS, record_of
 from bench.reference import MODEL, outputs_of, require_equal, rows
 from bench.resp import Link, pack
 from bench.scenarios import Scenario
@@ -19,13 +18,11 @@ from bench.servers import Redis
 from bench.traffic import Row, row_at, session_id, share
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
-from service.core import record
 from service.core.ports import Floats
-from service.core.session import Session, SessionKey
+from service.core.session import SessionKey
 
 DISTINCT = 64
 SEEDED_STEPS = 16
-TTL_S = 7 * 24 * 3600
 _SETS = 500
 """Commands in one write to the socket."""
 _OK = b"+OK\r\n"
@@ -47,22 +44,12 @@ def _parts(prefix: str, count: int) -> Iterator[list[bytes]]:
     model, outputs, states = _seeds()
     forecasts = [row.tobytes() for row in outputs]
     held = [row.tobytes() for row in states]
-    now, ttl = time.time_ns() // 1_000_000, str(TTL_S * 1000).encode()
     part = []
     for i in range(count):
         seed = i % DISTINCT
-        session = Session(
-            model=model.ref,
-            epoch=random.getrandbits(64),
-            step=SEEDED_STEPS,
-            nonce=random.getrandbits(64),
-            updated_at_ms=now,
-            ttl_s=TTL_S,
-            state=held[seed],
-            outputs=forecasts[seed],
-        )
         key = redis_key(SessionKey("default", session_id(prefix, i))).encode()
-        part.append(pack(b"SET", key, record.encode(session), b"PX", ttl))
+        content = record_of(model, SEEDED_STEPS, held[seed], forecasts[seed])
+        part.append(pack(b"SET", key, content, b"PX", TTL_MS))
         if len(part) == _SETS:
             yield part
             part = []

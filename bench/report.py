@@ -9,7 +9,7 @@ from rich.table import Table
 from bench.goals import COMPARISONS, Comparison, Goal
 from bench.measure import Measurement
 from bench.pages import markdown_table
-from bench.scenarios import PARTS
+from bench.scenarios import ECHO, PARTS
 from bench.summary import Ratio, Reading, Run, Spread, cells, ratios, readings
 
 WIDTH = 150
@@ -34,6 +34,7 @@ _FIGURES = (
 )
 _ALONE = ("batch", "alone", *_FIGURES[2:10])
 _RATIOS = ("comparison", "bar", "aim", "measured", "", "CPU time per step", "rounds")
+_CEILING = ("against echo", "steps/s", "of a core", "with a whole core")
 _READINGS = ("figure", "bar", "aim", "measured", "")
 
 
@@ -51,6 +52,7 @@ def tables(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> Tables:
         ),
         ("Memory and start: median (least to most)", _READINGS, [_reading(*each) for each in readings(run)]),
         (f"Medians of {count} rounds", _FIGURES, [_figures(cell) for cell in served]),
+        ("What the load generator could drive", _CEILING, [_ceiling(cell) for cell in served if cell.subject == ECHO]),
         ("The parts alone", _ALONE, [_figures(cell)[: len(_ALONE)] for cell in alone]),
     ]
     return [table for table in made if table[2]]
@@ -99,6 +101,11 @@ def _figures(cell: Measurement) -> list[str]:
     ]
 
 
+def _ceiling(cell: Measurement) -> list[str]:
+    whole = cell.steps_per_s / cell.load_busy if cell.load_busy else 0.0
+    return [cell.title, f"{cell.steps_per_s:,.0f}", f"{cell.load_busy:.0%}", f"{whole:,.0f}"]
+
+
 def _ratio(ratio: Ratio) -> list[str]:
     goal = goal_cells(ratio.goal, ratio.figure[0], "")
     return [ratio.title, *goal[:2], _text(ratio.figure), goal[2], _text(ratio.processor), str(ratio.rounds)]
@@ -128,4 +135,4 @@ def _failures(run: Run) -> Rows:
 
 def _left(head: Sequence[str]) -> int:
     """How many columns hold words rather than figures."""
-    return 1 if head in (_RATIOS, _READINGS) else 2
+    return 1 if head in (_RATIOS, _READINGS, _CEILING) else 2

@@ -14,14 +14,14 @@ from time import perf_counter_ns
 import numpy as np
 
 from bench.alone import AloneJob, measure_alone
+from bench.records import TTL_MS, record_of
 from bench.resp import Link, pack
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
 from service.core import record
-from service.core.session import Session, SessionKey
+from service.core.session import SessionKey
 
 EPOCH = 7
-TTL_S = 7 * 24 * 3600
 IN_FLIGHT = 2
 
 
@@ -66,27 +66,14 @@ def _records(job: AloneJob, batch: int, step: int) -> list[bytes]:
     def floats(count: int) -> bytes:
         return random.random(count, np.float32).tobytes()
 
-    return [
-        record.encode(
-            Session(
-                model=model.ref,
-                epoch=EPOCH,
-                step=step,
-                nonce=step,
-                updated_at_ms=0,
-                ttl_s=TTL_S,
-                state=floats(model.spec.state_size),
-                outputs=floats(model.spec.output_size),
-            )
-        )
-        for _ in range(batch)
-    ]
+    spec = model.spec
+    return [record_of(model, step, floats(spec.state_size), floats(spec.output_size), EPOCH) for _ in range(batch)]
 
 
 def _commit(digest: bytes, keys: list[bytes], step: int, records: list[bytes]) -> bytes:
     """Pack the call that takes sessions from `step` to where `records` are."""
-    stored, ttl = record.encode_version(EPOCH, step), str(TTL_S * 1000).encode()
-    arguments = [word for content in records for word in (stored, content, ttl)]
+    stored = record.encode_version(EPOCH, step)
+    arguments = [word for content in records for word in (stored, content, TTL_MS)]
     return pack(b"EVALSHA", digest, str(len(keys)).encode(), *keys, *arguments)
 
 
