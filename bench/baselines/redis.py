@@ -37,7 +37,7 @@ def prepare(job: AloneJob, batch: int) -> Callable[[], int]:
         link.send(pack(b"SET", key, content))
         link.expect(b"+OK\r\n")
     commit = _commit_split if job.split else _commit
-    commands = deque([commit(digest, keys, 1, at_two), commit(digest, keys, 2, at_one)])
+    commands = deque([commit(digest, keys, at_one, at_two), commit(digest, keys, at_two, at_one)])
     written = b"*1\r\n:1\r\n" * batch if job.split else b"*%d\r\n" % batch + b":1\r\n" * batch
     sent: deque[int] = deque()
 
@@ -70,15 +70,17 @@ def _records(job: AloneJob, batch: int, step: int) -> list[bytes]:
     return [record_of(model, step, floats(spec.state_size), floats(spec.output_size), EPOCH) for _ in range(batch)]
 
 
-def _commit(digest: bytes, keys: list[bytes], step: int, records: list[bytes]) -> bytes:
-    """Pack the call that takes sessions from `step` to where `records` are."""
-    stored = record.encode_version(EPOCH, step)
-    arguments = [word for content in records for word in (stored, content, TTL_MS)]
+def _commit(digest: bytes, keys: list[bytes], stored: list[bytes], records: list[bytes]) -> bytes:
+    """Pack the call that puts `records` where `stored` are."""
+    arguments = []
+    for old, new in zip(stored, records, strict=True):
+        arguments += (old[record.VERSION_SLICE], new, TTL_MS)
     return pack(b"EVALSHA", digest, str(len(keys)).encode(), *keys, *arguments)
 
 
-def _commit_split(digest: bytes, keys: list[bytes], step: int, records: list[bytes]) -> bytes:
-    return b"".join(_commit(digest, [key], step, [content]) for key, content in zip(keys, records, strict=True))
+def _commit_split(digest: bytes, keys: list[bytes], stored: list[bytes], records: list[bytes]) -> bytes:
+    each = zip(keys, stored, records, strict=True)
+    return b"".join([_commit(digest, [key], [old], [new]) for key, old, new in each])
 
 
 if __name__ == "__main__":
