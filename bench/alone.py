@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 import psutil
 
-from bench.load import Load, cpu_seconds, family, percentile_ms, rss
+from bench.load import Load, cpu_seconds, percentile_ms, rss
 
 
 class AloneJob(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ def measure_alone(prepare: Callable[[AloneJob, int], Callable[[], int]]) -> None
 
 
 def _measure(call: Callable[[], int], job: AloneJob) -> Load:
-    processes = {"server": [psutil.Process()], "redis": family(job.redis_pid)}
+    processes = {"server": [psutil.Process()], "redis": [psutil.Process(job.redis_pid)]}
     _repeat(call, job.warm_up_s)
     before, started = cpu_seconds(processes), time.perf_counter()
     latencies = _repeat(call, job.seconds)

@@ -24,9 +24,10 @@ SAMPLED = 4
 
 
 class Job(msgspec.Struct, frozen=True):
-    """`pids` are the processes whose use of the machine is measured, by name; their children are counted in.
+    """What to do, and whose use of the machine to measure: the server's with its children, Redis' without.
 
-    `senders` say what to send where it is not as Conveyor has it.
+    A child of Redis rewrites its append-only file, and is soon gone. `senders` say what to send to a server that does
+    not speak Conveyor's wire.
     """
 
     scenario: Scenario
@@ -36,7 +37,8 @@ class Job(msgspec.Struct, frozen=True):
     rows: list[Row]
     warm_up_s: float
     seconds: float
-    pids: dict[str, int]
+    server_pid: int
+    redis_pid: int
     senders: list[Sender] | None = None
 
 
@@ -66,7 +68,11 @@ async def run(job: Job) -> Load:
     recorder = Recorder()
     sending = job.senders or senders(job.scenario, job.prefix, job.rows)
     connections = [await _connect(job, sender, recorder) for sender in sending]
-    processes = {name: family(pid) for name, pid in job.pids.items()} | {"load": [psutil.Process()]}
+    processes = {
+        "server": family(job.server_pid),
+        "redis": [psutil.Process(job.redis_pid)],
+        "load": [psutil.Process()],
+    }
     gc.collect()
     gc.disable()
     for connection in connections:

@@ -69,7 +69,8 @@ def measure(
         rows=rows(),
         warm_up_s=warm_up_s,
         seconds=seconds,
-        pids={"server": server.pid, "redis": servers.redis.pid},
+        server_pid=server.pid,
+        redis_pid=servers.redis.pid,
     )
     load = run_beside("bench.load", job, Load, warm_up_s + seconds)
     verified = 0

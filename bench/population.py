@@ -8,6 +8,7 @@ from functools import cache
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.load import Sample
 from bench.records import TTL_MS, record_of
@@ -18,7 +19,6 @@ from bench.servers import Redis
 from bench.traffic import Row, row_at, session_id, share
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
-from service.core.ports import Floats
 from service.core.session import SessionKey
 
 DISTINCT = 64
@@ -85,7 +85,7 @@ class _Step(msgspec.Struct):
 
 
 @cache
-def _seeds() -> tuple[OnnxModel, Floats, Floats]:
+def _seeds() -> tuple[OnnxModel, NDArray[np.float32], NDArray[np.float32]]:
     """The model, and the last outputs and states of the histories."""
     model = OnnxModel.load(MODEL, MODEL.parents[1].name, MODEL.parent.name)
     sent = rows()

@@ -72,7 +72,7 @@ def _records(job: AloneJob, batch: int, step: int) -> list[bytes]:
 
 def _commit(digest: bytes, keys: list[bytes], stored: list[bytes], records: list[bytes]) -> bytes:
     """Pack the call that puts `records` where `stored` are."""
-    arguments = []
+    arguments: list[bytes] = []
     for old, new in zip(stored, records, strict=True):
         arguments += (old[record.VERSION_SLICE], new, TTL_MS)
     return pack(b"EVALSHA", digest, str(len(keys)).encode(), *keys, *arguments)

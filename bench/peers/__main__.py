@@ -102,7 +102,8 @@ def _measure(wire: PeerWire | None, servers: Servers, effort: Effort) -> Measure
         rows=rows(),
         warm_up_s=effort.warm_up_s,
         seconds=effort.seconds,
-        pids={"server": server.pid, "redis": servers.redis.pid},
+        server_pid=server.pid,
+        redis_pid=servers.redis.pid,
         senders=senders(wire, SCENARIO, prefix, rows()),
     )
     load = run_beside("bench.load", job, Load, effort.warm_up_s + effort.seconds)
