@@ -19,7 +19,7 @@ from bench.pages import between_markers
 from bench.probes import Probe, memory, population, sockets, startup, workers
 from bench.report import WIDTH, markdown, print_tables, tables
 from bench.scenarios import CONVEYOR, PARTS, SCENARIOS, Scenario
-from bench.servers import running
+from bench.servers import redis_binary, running
 from bench.summary import Failure, Outcome, Round, Run
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -77,7 +77,7 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
                     _keep(outcome, number, rounds, failures)
                 progress.advance(task)
     command = " ".join(["python -m bench", *sys.argv[1:]])
-    return Run(command, machine.describe(), time.monotonic() - started, rounds, failures)
+    return Run(command, machine.describe(redis_binary()), time.monotonic() - started, rounds, failures)
 
 
 def _keep(outcome: Outcome, number: int, rounds: list[Round], failures: list[Failure]) -> None:

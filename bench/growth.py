@@ -19,6 +19,7 @@ from bench.growth_plot import plot
 from bench.pages import between_markers
 from bench.process import REPOSITORY
 from bench.report import WIDTH, print_tables
+from bench.servers import redis_binary
 from bench.sweeps import FULL, QUICK, SWEEPS, Growth, Point, Sweep
 
 MARKER = "growth"
@@ -63,7 +64,7 @@ def _run(chosen: list[str], quick: bool, console: Console) -> Growth:
             failures.append(f"{name}: {error}")
         sweeps.append(msgspec.structs.replace(sweep, points=points))
     command = " ".join(["python -m bench.growth", *sys.argv[1:]])
-    return Growth(command, machine.describe(), time.monotonic() - started, sweeps, failures)
+    return Growth(command, machine.describe(redis_binary()), time.monotonic() - started, sweeps, failures)
 
 
 def _chosen(only: str | None) -> list[str]:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import psutil
 
-from service.adapters.redis_binary import find_binary
-
 _PACKAGES = (
     "conveyor",
     "fastapi",
@@ -23,23 +21,20 @@ _PACKAGES = (
 )
 
 
-def describe() -> dict[str, str]:
-    """Return the machine and the versions, by name."""
+def describe(redis: Path) -> dict[str, str]:
+    """Return the machine and the versions, that of a redis-server among them, by name."""
     return {
         "processor": f"{_processor()}, {psutil.cpu_count()} logical cores",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "Python": platform.python_version(),
-        "redis-server": _redis(),
+        "redis-server": _version(redis),
         **{package: version(package) for package in _PACKAGES},
     }
 
 
-def _redis() -> str:
-    binary = find_binary()
-    if binary is None:
-        return "none"
-    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+def _version(redis: Path) -> str:
+    told = subprocess.run([redis, "--version"], capture_output=True, text=True, check=True).stdout
     return next((word[2:] for word in told.split() if word.startswith("v=")), told.strip())
 
 

