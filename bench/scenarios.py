@@ -21,7 +21,7 @@ class Scenario(msgspec.Struct, frozen=True):
     With several sessions it goes to the addresses for many, else to the session's own address.
 
     With a `population`, so many sessions exist already, and the connections divide them: each goes round its share, in
-    random order, one session a message, to the addresses for many.
+    an order drawn with `seed`, one session a message, to the addresses for many.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Scenario(msgspec.Struct, frozen=True):
     sessions: int = 1
     timesteps: int = 1
     population: int = 0
+    seed: int = 0
     subjects: tuple[str, ...] = (CONVEYOR,)
 
     @property

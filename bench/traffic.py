@@ -53,12 +53,13 @@ def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender
 
 def share(scenario: Scenario, connection: int) -> list[int]:
     """Return the sessions of the population that a connection goes round, in its order: no other connection's."""
-    return _order(scenario.population, CYCLE * scenario.connections)[connection :: scenario.connections]
+    order = _order(scenario.population, CYCLE * scenario.connections, scenario.seed)
+    return order[connection :: scenario.connections]
 
 
 @cache
-def _order(population: int, at_most: int) -> list[int]:
-    return random.Random(0).sample(range(population), min(population, at_most))
+def _order(population: int, at_most: int, seed: int) -> list[int]:
+    return random.Random(seed).sample(range(population), min(population, at_most))
 
 
 def _among_population(scenario: Scenario, prefix: str, rows: Sequence[Row], connection: int) -> Sender:

@@ -1,13 +1,14 @@
 """The same load on many live sessions and on a thousand, each in a Redis and a service of its own.
 
-Every connection goes round a share of all sessions, in random order. Among many, none comes again before the service
-has met several times as many others as it remembers: each step reads its session from Redis. Among a thousand, each is
+Every connection goes round a share of all sessions, in an order that is drawn anew for each round. Among a million, the
+service remembers one session in fifty: nearly each step reads its session from Redis. Among a thousand, each is
 remembered. So the ratio holds what the many cost, the reading included.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
+import msgspec
 import redis as client
 
 from bench import population
@@ -53,7 +54,8 @@ def sweep(counts: Sequence[int], rounds: int, warm_up_s: float, seconds: float) 
                 yield 1, Reading(title, "B", used / sessions - population.tensor_bytes(), REDIS_BYTES)
         for number in range(1, rounds + 1):
             for each, servers in filled:
-                found = measure(each, CONVEYOR, servers, warm_up_s=warm_up_s, seconds=seconds, prefix=PREFIX)
+                drawn = msgspec.structs.replace(each, seed=number)
+                found = measure(drawn, CONVEYOR, servers, warm_up_s=warm_up_s, seconds=seconds, prefix=PREFIX)
                 yield number, found
 
 

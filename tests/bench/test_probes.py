@@ -75,6 +75,8 @@ def test_connections_divide_a_population() -> None:
     assert sorted(every) == list(range(FEW))
     many = [session for connection in range(64) for session in share(scenario(1_000_000), connection)]
     assert len(set(many)) == len(many) == 64 * CYCLE
+    again = msgspec.structs.replace(scenario(1_000_000), seed=1)
+    assert len({*share(again, 0)} & {*many}) < len(many) / 2
 
 
 def test_another_reply_than_the_expected_one_is_told() -> None:
