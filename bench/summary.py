@@ -7,6 +7,7 @@ import msgspec
 
 from bench.goals import COMPARISONS, Cell, Comparison, Goal
 from bench.measure import Measurement
+from bench.scenarios import PARTS
 
 Spread = tuple[float, float, float]
 """Median, least, most."""
@@ -95,7 +96,10 @@ def _ratio(comparison: Comparison, rounds: Sequence[Round]) -> Ratio | None:
     return Ratio(
         title=comparison.title,
         figure=_spread([getattr(of, comparison.figure) / getattr(over, comparison.figure) for of, over in pairs]),
-        processor=_spread([over.server_cpu_s / of.server_cpu_s for of, over in pairs if of.server_cpu_s]),
+        # A part alone has no server: its process only sends.
+        processor=_spread(
+            [over.server_cpu_s / of.server_cpu_s for of, over in pairs if of.server_cpu_s and over.subject not in PARTS]
+        ),
         goal=comparison.goal,
         rounds=len(pairs),
     )
