@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format bench bench-quick demo-model clean
+.PHONY: help venv run test check format bench bench-quick bench-growth bench-peers demo-model clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,18 +29,24 @@ format: .venv/development  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/bench  ## Measure the service against its baselines (a few minutes)
+bench: .venv/bench  ## Measure the service against its baselines (under ten minutes)
 	$(BIN)/python -m bench
 
-bench-quick: .venv/bench  ## The same, shorter and noisier
+bench-quick: .venv/bench  ## The same, shorter and noisier (under a minute and a half)
 	$(BIN)/python -m bench --quick
+
+bench-growth: .venv/development  ## Throughput against connections, batch, hidden units, sessions, workers
+	$(BIN)/python -m bench.growth
+
+bench-peers: .venv/bench .venv-peers/installed  ## The service against Triton and LitServe (downloads 0.5 GB)
+	$(BIN)/python -m bench.peers
 
 demo-model: .venv/development  ## Rebuild the bundled model from nothing, with one seed (a few minutes)
 	$(BIN)/python -m model_export train --demo --seed 7 --out runs/hotspot
 	$(BIN)/python -m model_export export runs/hotspot --to models/hotspot/1 --force
 
 clean:  ## Remove what make has built
-	rm -rf .venv
+	rm -rf .venv .venv-peers
 
 # One stamp per extra: made when it was installed, remade when the declared versions change.
 .venv/bin/python:
@@ -57,3 +63,9 @@ clean:  ## Remove what make has built
 .venv/bench: $(FILES) | .venv/bin/python
 	$(PIP) --editable '.[embedded,bench]'
 	@touch $@ .venv/serving
+
+# The peers' own environment: theirs is another numpy.
+.venv-peers/installed: bench/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@

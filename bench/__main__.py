@@ -11,93 +11,122 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import machine
+from bench import capacity, machine
 from bench.chart import write_chart
-from bench.measure import Measurement, measure
-from bench.report import print_tables, write_markdown
-from bench.scenarios import SCENARIOS, Scenario
-from bench.servers import Servers, running
-from bench.summary import Failure, Run
-
-
-class Effort(msgspec.Struct, frozen=True):
-    """How long to measure each cell, and how often. The rounds of the cells that are compared are interleaved."""
-
-    rounds: int
-    warm_up_s: float
-    seconds: float
-
-
-FULL = Effort(rounds=5, warm_up_s=0.5, seconds=2.0)
-QUICK = Effort(rounds=3, warm_up_s=0.2, seconds=0.5)
-"""Enough to see that everything works, and roughly how fast; its p99.9 is not worth reading."""
-
-FILE_WIDTH = 150
-"""Columns of the tables where no terminal says how wide it is."""
+from bench.effort import FULL, QUICK, Effort
+from bench.measure import Measurement, measure, measure_alone
+from bench.pages import between_markers
+from bench.probes import Probe, memory, population, sockets, startup, workers
+from bench.report import WIDTH, markdown, print_tables, tables
+from bench.scenarios import CONVEYOR, PARTS, SCENARIOS, Scenario
+from bench.servers import redis_binary, running
+from bench.summary import Failure, Outcome, Round, Run
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
+ALONE = "alone"
+"""Names the parts alone, on the command line."""
+
+PROBES: dict[str, Probe] = {
+    "startup": startup.probe,
+    "memory": memory.probe,
+    "sockets": sockets.probe,
+    "sessions": population.probe,
+    "workers": workers.probe,
+}
+
 
 def bench(
-    quick: Annotated[bool, typer.Option(help="Fewer and shorter rounds.")] = False,
-    only: Annotated[str | None, typer.Option(help="Names of scenarios, separated by commas.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Page whose table is to be written anew.")] = None,
+    quick: Annotated[bool, typer.Option(help="Fewer and shorter rounds, fewer sessions and sockets.")] = False,
+    only: Annotated[str | None, typer.Option(help="Names of scenarios and probes, separated by commas.")] = None,
+    page: Annotated[Path | None, typer.Option("--markdown", help="Page whose tables are to be written anew.")] = None,
     results: Annotated[Path, typer.Option(help="Folder for the JSON and the chart.")] = RESULTS,
 ) -> None:
     """Measure Conveyor and its baselines on this machine."""
-    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     run = _run(QUICK if quick else FULL, _chosen(only), console)
-    print_tables(run, console)
+    found = tables(run)
+    print_tables(found, console)
     results.mkdir(parents=True, exist_ok=True)
     (results / "bench.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     write_chart(run, results / "throughput.png")
     console.print(f"written: {results / 'bench.json'} and {results / 'throughput.png'}")
-    if markdown is not None:
-        write_markdown(run, markdown)
+    if page is not None:
+        text = between_markers(page.read_text(), "bench", markdown(run, found))
+        page.write_text(between_markers(text, "capacity", capacity.page_part(run)))
     for failure in run.failures:
         console.print(f"not measured: {failure.scenario} of {failure.subject}, round {failure.round}: {failure.reason}")
     raise typer.Exit(1 if run.failures else 0)
 
 
-def _run(effort: Effort, scenarios: list[Scenario], console: Console) -> Run:
+def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     started = time.monotonic()
     failures: list[Failure] = []
-    rounds: list[list[Measurement]] = []
-    total = effort.rounds * sum(len(scenario.subjects) for scenario in scenarios)
-    with running() as servers, Progress(console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=total)
-        for number in range(1, effort.rounds + 1):
-            measured: list[Measurement] = []
-            for outcome in _round(effort, number, scenarios, servers):
-                if isinstance(outcome, Failure):
-                    failures.append(outcome)
-                else:
-                    measured.append(outcome)
+    rounds = [Round() for _ in range(effort.rounds)]
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
+    parts = list(PARTS) if ALONE in chosen else []
+    total = effort.rounds * (sum(len(scenario.subjects) for scenario in scenarios) + len(parts))
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("measuring", total=total + sum(name in chosen for name in PROBES))
+        for number, outcome in _rounds(effort, scenarios, parts):
+            _keep(outcome, number, rounds, failures)
+            progress.advance(task)
+        for name in chosen:
+            if name in PROBES:
+                for number, outcome in _guarded(name, effort):
+                    _keep(outcome, number, rounds, failures)
                 progress.advance(task)
-            rounds.append(measured)
-        described = machine.describe(servers.redis)
     command = " ".join(["python -m bench", *sys.argv[1:]])
-    return Run(command, described, time.monotonic() - started, rounds, failures)
+    return Run(command, machine.describe(redis_binary()), time.monotonic() - started, rounds, failures)
 
 
-def _round(effort: Effort, number: int, scenarios: list[Scenario], servers: Servers) -> Iterator[Measurement | Failure]:
-    """Measure every cell once: a scenario's subjects right after one another, so that their ratio is fair."""
-    for scenario in scenarios:
-        for subject in scenario.subjects:
-            try:
-                yield measure(scenario, subject, servers, warm_up_s=effort.warm_up_s, seconds=effort.seconds)
-            except (RuntimeError, OSError) as error:
-                yield Failure(scenario.name, subject, number, str(error))
+def _keep(outcome: Outcome, number: int, rounds: list[Round], failures: list[Failure]) -> None:
+    if isinstance(outcome, Failure):
+        failures.append(outcome)
+    elif isinstance(outcome, Measurement):
+        rounds[number - 1].measurements.append(outcome)
+    else:
+        rounds[number - 1].readings.append(outcome)
 
 
-def _chosen(only: str | None) -> list[Scenario]:
+def _rounds(effort: Effort, scenarios: list[Scenario], parts: list[str]) -> Iterator[tuple[int, Outcome]]:
+    """Measure every cell once a round: a scenario's subjects right after one another, so that their ratio is fair."""
+    if not scenarios and not parts:
+        return
+    with running() as servers:
+        for number in range(1, effort.rounds + 1):
+            for scenario in scenarios:
+                for subject in scenario.subjects:
+                    try:
+                        found = measure(scenario, subject, servers, warm_up_s=effort.warm_up_s, seconds=effort.seconds)
+                        yield number, found
+                    except (RuntimeError, OSError) as error:
+                        yield number, Failure(scenario.name, subject, number, str(error))
+            for part in parts:
+                try:
+                    alone = measure_alone(part, servers, warm_up_s=effort.alone_s / 4, seconds=effort.alone_s)
+                    yield from ((number, each) for each in alone)
+                except (RuntimeError, OSError) as error:
+                    yield number, Failure(ALONE, part, number, str(error))
+
+
+def _guarded(name: str, effort: Effort) -> Iterator[tuple[int, Outcome]]:
+    number = 1
+    try:
+        for number, outcome in PROBES[name](effort):
+            yield number, outcome
+    except (RuntimeError, OSError) as error:
+        yield number, Failure(name, CONVEYOR, number, str(error))
+
+
+def _chosen(only: str | None) -> list[str]:
+    known = [scenario.name for scenario in SCENARIOS] + [ALONE] + list(PROBES)
     if only is None:
-        return list(SCENARIOS)
+        return known
     names = only.split(",")
-    known = [scenario.name for scenario in SCENARIOS]
     if unknown := [name for name in names if name not in known]:
-        raise typer.BadParameter(f"{', '.join(unknown)}: the scenarios are {', '.join(known)}", param_hint="--only")
-    return [scenario for scenario in SCENARIOS if scenario.name in names]
+        raise typer.BadParameter(f"{', '.join(unknown)}: there are {', '.join(known)}", param_hint="--only")
+    return names
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _BAR = 0.26
 
 def write_chart(run: Run, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 6.5), layout="constrained")
-    scenarios = [s for s in SCENARIOS if any(m.scenario == s.name for measured in run.rounds for m in measured)]
+    scenarios = [s for s in SCENARIOS if any(m.scenario == s.name for each in run.rounds for m in each.measurements)]
     for place, scenario in enumerate(scenarios):
         for row, subject in enumerate(scenario.subjects):
             at = place + (row - (len(scenario.subjects) - 1) / 2) * _BAR
@@ -47,7 +47,12 @@ def write_chart(run: Run, path: Path) -> None:
 
 
 def _values(run: Run, scenario: str, subject: str) -> list[float]:
-    return sorted(m.steps_per_s for ms in run.rounds for m in ms if (m.scenario, m.subject) == (scenario, subject))
+    return sorted(
+        m.steps_per_s
+        for each in run.rounds
+        for m in each.measurements
+        if (m.scenario, m.subject) == (scenario, subject)
+    )
 
 
 def _bar(axes: Axes, at: float, subject: str, values: list[float]) -> None:

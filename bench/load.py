@@ -24,7 +24,11 @@ SAMPLED = 4
 
 
 class Job(msgspec.Struct, frozen=True):
-    """`pids` are the processes whose use of the machine is measured, by name."""
+    """What to do, and whose use of the machine to measure: the server's with its children, Redis' without.
+
+    A child of Redis rewrites its append-only file, and is soon gone. `senders` say what to send to a server that does
+    not speak Conveyor's wire.
+    """
 
     scenario: Scenario
     url: str
@@ -33,7 +37,9 @@ class Job(msgspec.Struct, frozen=True):
     rows: list[Row]
     warm_up_s: float
     seconds: float
-    pids: dict[str, int]
+    server_pid: int
+    redis_pid: int
+    senders: list[Sender] | None = None
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -60,21 +66,26 @@ class Load(msgspec.Struct, frozen=True):
 async def run(job: Job) -> Load:
     """Connect, warm up, measure, and wait for the last answers."""
     recorder = Recorder()
-    connections = [await _connect(job, sender, recorder) for sender in senders(job.scenario, job.prefix, job.rows)]
-    processes = {name: psutil.Process(pid) for name, pid in job.pids.items()} | {"load": psutil.Process()}
+    sending = job.senders or senders(job.scenario, job.prefix, job.rows)
+    connections = [await _connect(job, sender, recorder) for sender in sending]
+    processes = {
+        "server": family(job.server_pid),
+        "redis": [psutil.Process(job.redis_pid)],
+        "load": [psutil.Process()],
+    }
     gc.collect()
     gc.disable()
     for connection in connections:
         connection.start()
     await recorder.run(job.warm_up_s)
 
-    before = _cpu_seconds(processes)
+    before = cpu_seconds(processes)
     started = time.perf_counter()
     recorder.recording = True
     await recorder.run(job.seconds)
     recorder.recording = False
     seconds = time.perf_counter() - started
-    after = _cpu_seconds(processes)
+    after = cpu_seconds(processes)
 
     recorder.stopping = True
     async with asyncio.timeout(DRAIN_S):
@@ -83,11 +94,11 @@ async def run(job: Job) -> Load:
     return Load(
         seconds=seconds,
         messages=len(latencies),
-        p50_ms=_percentile_ms(latencies, 0.5),
-        p99_ms=_percentile_ms(latencies, 0.99),
-        p999_ms=_percentile_ms(latencies, 0.999),
+        p50_ms=percentile_ms(latencies, 0.5),
+        p99_ms=percentile_ms(latencies, 0.99),
+        p999_ms=percentile_ms(latencies, 0.999),
         cpu_s={name: after[name] - before[name] for name in processes},
-        rss_bytes={name: process.memory_info().rss for name, process in processes.items()},
+        rss_bytes={name: rss(group) for name, group in processes.items()},
         samples=[sample for i, c in enumerate(connections[:SAMPLED]) for sample in _samples(i, c)],
     )
 
@@ -108,12 +119,27 @@ def _samples(index: int, connection: Connection) -> list[Sample]:
     return [*first, Sample(index, connection.answered - 1, connection.last)]
 
 
-def _cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    times = {name: process.cpu_times() for name, process in processes.items()}
-    return {name: time.user + time.system for name, time in times.items()}
+Group = list[psutil.Process]
+"""Processes that count as one."""
 
 
-def _percentile_ms(latencies_ns: list[int], share: float) -> float:
+def family(pid: int) -> Group:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def cpu_seconds(groups: dict[str, Group]) -> dict[str, float]:
+    """Return the processor time, user and system, that each group has used until now."""
+    times = {name: [process.cpu_times() for process in group] for name, group in groups.items()}
+    return {name: sum(time.user + time.system for time in each) for name, each in times.items()}
+
+
+def rss(group: Group) -> int:
+    """Return the resident memory of a group in bytes; what its processes share is counted in each."""
+    return sum(process.memory_info().rss for process in group)
+
+
+def percentile_ms(latencies_ns: list[int], share: float) -> float:
     """The smallest latency that `share` of all messages did not exceed."""
     if not latencies_ns:
         raise RuntimeError("no answer came while the clock ran")

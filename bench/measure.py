@@ -4,27 +4,37 @@ import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from http.client import HTTPConnection
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from bench import population
+from bench.alone import AloneJob
 from bench.load import DRAIN_S, Job, Load
-from bench.reference import MODEL_NAME, rows, verify
-from bench.scenarios import Scenario
-from bench.servers import REPOSITORY, Server, Servers
+from bench.process import REPOSITORY
+from bench.reference import MODEL, MODEL_NAME, rows, verify
+from bench.scenarios import ENGINE, PARTS, REDIS, REDIS_SPLIT, Scenario
+from bench.servers import Server, Servers
 from bench.traffic import session_id
 
 LOAD_START_S = 30
 
+T = TypeVar("T")
+
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What one round of one cell (scenario, subject) gave. Processor seconds are per thousand timesteps.
+    """What one round of one cell (scenario, subject) gave.
+
+    Processor seconds are per thousand timesteps, `answer_bytes` per timestep, without the protocol's headers.
 
     `load_busy` is the share of one core that the load generator used: near 1 it would be what is measured.
     """
 
     scenario: str
+    title: str
     subject: str
     steps_per_s: float
     p50_ms: float
@@ -35,30 +45,71 @@ class Measurement(msgspec.Struct, frozen=True):
     server_rss_mb: float
     redis_rss_mb: float
     load_busy: float
+    answer_bytes: float
     verified: int
 
 
-def measure(scenario: Scenario, subject: str, servers: Servers, *, warm_up_s: float, seconds: float) -> Measurement:
-    """Put a subject under a scenario's load. Raises RuntimeError where it errs, or answers wrongly."""
+def measure(
+    scenario: Scenario, subject: str, servers: Servers, *, warm_up_s: float, seconds: float, prefix: str | None = None
+) -> Measurement:
+    """Put a subject under a scenario's load. Raises RuntimeError where it errs, or answers wrongly.
+
+    The sessions of a scenario with a population are there already, and called `prefix`.
+    """
     server = servers.subjects[subject]
-    prefix = f"{scenario.name}-{uuid.uuid4().hex[:8]}"
-    if server.opens:
-        _open_sessions(server, [session_id(prefix, i) for i in range(scenario.connections * scenario.sessions)])
+    seeded = prefix is not None
+    prefix = prefix or f"{scenario.name}-{uuid.uuid4().hex[:8]}"
+    if server.opens and not seeded:
+        open_sessions(server, [session_id(prefix, i) for i in range(scenario.connections * scenario.sessions)])
     job = Job(
         scenario=scenario,
         url=server.url,
-        greeted=server.opens and scenario.sessions == 1,
+        greeted=server.opens and not scenario.many,
         prefix=prefix,
         rows=rows(),
         warm_up_s=warm_up_s,
         seconds=seconds,
-        pids={"server": server.pid, "redis": servers.redis_pid},
+        server_pid=server.pid,
+        redis_pid=servers.redis.pid,
     )
-    load = _run(job)
-    verified = verify(scenario, prefix, job.rows, load.samples) if server.forecasts else 0
-    steps = load.messages * scenario.steps
+    load = run_beside("bench.load", job, Load, warm_up_s + seconds)
+    verified = 0
+    if seeded:
+        verified = population.verify(scenario, prefix, job.rows, load.samples)
+    elif server.forecasts:
+        verified = verify(scenario, prefix, job.rows, load.samples, server.model)
+    return measurement(scenario.name, scenario.title, subject, load, scenario.steps, verified)
+
+
+def measure_alone(
+    part: str, servers: Servers, *, warm_up_s: float, seconds: float, batches: Sequence[int] | None = None
+) -> list[Measurement]:
+    """Measure a part of the service alone, at each batch size. Raises RuntimeError where it fails."""
+    batches = batches or PARTS[part]
+    job = AloneJob(
+        batches=list(batches),
+        split=part == REDIS_SPLIT,
+        model=str(next((server.model for server in servers.subjects.values()), MODEL)),
+        redis_socket=str(servers.redis.socket),
+        redis_pid=servers.redis.pid,
+        cores=servers.core,
+        warm_up_s=warm_up_s,
+        seconds=seconds,
+    )
+    module = f"bench.baselines.{ENGINE if part == ENGINE else REDIS}"
+    loads = run_beside(module, job, list[Load], len(batches) * (warm_up_s + seconds))
+    return [
+        measurement(f"alone-{batch}", f"alone, batch of {batch}", part, load, batch, 0)
+        for batch, load in zip(batches, loads, strict=True)
+    ]
+
+
+def measurement(name: str, title: str, subject: str, load: Load, per_message: int, verified: int) -> Measurement:
+    """Make of a load, each of whose messages carried so many timesteps, the figures of a cell."""
+    steps = load.messages * per_message
     return Measurement(
-        scenario=scenario.name,
+        scenario=name,
+        title=title,
         subject=subject,
         steps_per_s=steps / load.seconds,
         p50_ms=load.p50_ms,
@@ -69,11 +120,16 @@ def measure(scenario: Scenario, subject: str, servers: Servers, *, warm_up_s: fl
         server_rss_mb=load.rss_bytes["server"] / 2**20,
         redis_rss_mb=load.rss_bytes["redis"] / 2**20,
         load_busy=load.cpu_s["load"] / load.seconds,
+        answer_bytes=_mean_length(load) / per_message,
         verified=verified,
     )
 
 
-def _open_sessions(server: Server, ids: list[str]) -> None:
+def _mean_length(load: Load) -> float:
+    return sum(len(sample.body) for sample in load.samples) / len(load.samples) if load.samples else 0.0
+
+
+def open_sessions(server: Server, ids: list[str]) -> None:
     address = urlsplit(server.url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=10)
     for id_ in ids:
@@ -86,19 +142,20 @@ def _open_sessions(server: Server, ids: list[str]) -> None:
     connection.close()
 
 
-def _run(job: Job) -> Load:
+def run_beside(module: str, job: msgspec.Struct, result: type[T], seconds: float) -> T:
+    """Run a module that reads a job and writes a result, in a process of its own; it works for some `seconds`."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "bench.load"],
+            [sys.executable, "-m", module],
             input=msgspec.json.encode(job),
             capture_output=True,
             cwd=REPOSITORY,
-            timeout=LOAD_START_S + job.warm_up_s + job.seconds + DRAIN_S,
+            timeout=LOAD_START_S + seconds + DRAIN_S,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"the load generator did not end within {error.timeout:.0f} s") from error
+        raise RuntimeError(f"{module} did not end within {error.timeout:.0f} s") from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"the load generator failed: {lines[-1] if lines else done.returncode}")
-    return msgspec.json.decode(done.stdout, type=Load)
+        raise RuntimeError(f"{module} failed: {lines[-1] if lines else done.returncode}")
+    return msgspec.json.decode(done.stdout, type=result)

@@ -1,7 +1,7 @@
 """The right answers: ONNX Runtime over a session's whole history in one run, without any service."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -29,37 +29,19 @@ TOLERANCE = 1e-3
 
 def rows() -> list[Row]:
     """Return plausible timesteps: uniform between the least and the most that the model was trained on."""
-    spec = json.loads(_model().get_modelmeta().custom_metadata_map["conveyor.spec"])
+    spec = json.loads(_session(MODEL).get_modelmeta().custom_metadata_map["conveyor.spec"])
     low = [feature["minimum"] for feature in spec["features"]]
     high = [feature["maximum"] for feature in spec["features"]]
     drawn = np.random.default_rng(0).uniform(low, high, (ROWS, len(low)))
     return [[round(value, 4) for value in row] for row in drawn.tolist()]
 
 
-def verify(scenario: Scenario, prefix: str, sent: Sequence[Row], samples: Sequence[Sample]) -> int:
-    """Compare answers with the model's; return how many were. Raises RuntimeError on the first that differs.
-
-    A session's answer depends on all its timesteps before: one lost, doubled or swapped between sessions shows here.
-    """
-    compared = 0
-    for connection in sorted({sample.connection for sample in samples}):
-        answers = {sample.message: sample.body for sample in samples if sample.connection == connection}
-        first = connection * scenario.sessions
-        length = (max(answers) + 1) * scenario.timesteps
-        sessions = range(first, first + min(scenario.sessions, CHECKED_SESSIONS))
-        expected = _forecasts([[row_at(sent, session, step) for step in range(length)] for session in sessions])
-        for message, body in answers.items():
-            found = _outputs(scenario, body)
-            for place, session in enumerate(sessions):
-                right = expected[place, (message + 1) * scenario.timesteps - 1]
-                if found[place].shape != right.shape or np.abs(found[place] - right).max() > TOLERANCE:
-                    raise RuntimeError(f"message {message} of {session_id(prefix, session)} got a wrong forecast")
-                compared += 1
-    return compared
+Reader = Callable[[Scenario, bytes], list[NDArray[np.float64]]]
+"""Returns the forecasts in an answer, in the order of its sessions. Raises RuntimeError where it cannot be read."""
 
 
-def _outputs(scenario: Scenario, body: bytes) -> list[NDArray[np.float64]]:
-    """Return the forecasts in an answer, in the order of its sessions."""
+def outputs_of(scenario: Scenario, body: bytes) -> list[NDArray[np.float64]]:
+    """Read an answer of Conveyor's, see `Reader`."""
     try:
         answer = json.loads(body)
         if scenario.sessions > 1 and scenario.wire == "http":
@@ -70,14 +52,52 @@ def _outputs(scenario: Scenario, body: bytes) -> list[NDArray[np.float64]]:
         raise RuntimeError(f"an answer cannot be read ({error}): {body[:300]!r}") from error
 
 
-def _forecasts(histories: list[list[Row]]) -> NDArray[np.float32]:
+def verify(
+    scenario: Scenario,
+    prefix: str,
+    sent: Sequence[Row],
+    samples: Sequence[Sample],
+    model: Path = MODEL,
+    read: Reader = outputs_of,
+) -> int:
+    """Compare answers with the model's; return how many were. Raises RuntimeError on the first that differs.
+
+    A session's answer depends on all its timesteps before: one lost, doubled or swapped between sessions shows here.
+    """
+    compared = 0
+    for connection in sorted({sample.connection for sample in samples}):
+        answers = {sample.message: sample.body for sample in samples if sample.connection == connection}
+        first = connection * scenario.sessions
+        length = (max(answers) + 1) * scenario.timesteps
+        sessions = range(first, first + min(scenario.sessions, CHECKED_SESSIONS))
+        expected = _forecasts(model, [[row_at(sent, session, step) for step in range(length)] for session in sessions])
+        for message, body in answers.items():
+            found = read(scenario, body)
+            for place, session in enumerate(sessions):
+                right = expected[place, (message + 1) * scenario.timesteps - 1]
+                require_equal(found[place], right, f"message {message} of {session_id(prefix, session)}")
+                compared += 1
+    return compared
+
+
+def require_equal(found: NDArray[np.float64], right: NDArray[np.float32], whose: str) -> None:
+    """Raise RuntimeError where an answer is not the model's."""
+    if found.shape != right.shape or np.abs(found - right).max() > TOLERANCE:
+        raise RuntimeError(f"{whose} got a wrong forecast")
+
+
+def _forecasts(model: Path, histories: list[list[Row]]) -> NDArray[np.float32]:
     """Run sessions from their beginning: (session, time, horizon, quantile)."""
-    zeros = np.zeros((2, len(histories), 64), np.float32)
-    feeds = {"x": np.array(histories, np.float32), "hidden": zeros, "cell": zeros}
-    forecast: NDArray[np.float32] = _model().run(None, feeds)[0]
+    session = _session(model)
+    x, *states = session.get_inputs()
+    zeros = {
+        state.name: np.zeros([n if isinstance(n, int) else len(histories) for n in state.shape], np.float32)
+        for state in states
+    }
+    forecast: NDArray[np.float32] = session.run(None, {x.name: np.array(histories, np.float32), **zeros})[0]
     return forecast
 
 
 @cache
-def _model() -> ort.InferenceSession:
-    return ort.InferenceSession(MODEL)
+def _session(model: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(model)

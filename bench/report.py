@@ -1,20 +1,22 @@
-"""The figures as tables: for the terminal, and for a page between two markers."""
+"""The figures as tables, for the terminal and for a page."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.goals import COMPARISONS, Comparison, Goal
 from bench.measure import Measurement
-from bench.scenarios import SCENARIOS
-from bench.summary import Ratio, Run, cells, ratios
+from bench.pages import markdown_table
+from bench.scenarios import ECHO, PARTS
+from bench.summary import Ratio, Reading, Run, Spread, cells, ratios, readings
 
-BEGIN = "<!-- bench: begin -->"
-END = "<!-- bench: end -->"
+WIDTH = 150
+"""Columns of the tables where no terminal says how wide it is."""
 
 Rows = list[list[str]]
+Tables = list[tuple[str, tuple[str, ...], Rows]]
 
 _FIGURES = (
     "scenario",
@@ -30,13 +32,34 @@ _FIGURES = (
     "load",
     "verified",
 )
-_RATIOS = ("comparison", "throughput", "CPU time per step", "rounds")
+_ALONE = ("batch", "alone", *_FIGURES[2:10])
+_RATIOS = ("comparison", "bar", "aim", "measured", "", "CPU time per step", "rounds")
+_CEILING = ("against echo", "steps/s", "of a core", "with a whole core")
+_READINGS = ("figure", "bar", "aim", "measured", "")
 
-_TITLES = {scenario.name: scenario.title for scenario in SCENARIOS}
+
+def tables(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> Tables:
+    """Return the tables of a run: their titles, heads and rows."""
+    count = len(run.rounds)
+    measured = cells(run)
+    alone = [cell for cell in measured if cell.subject in PARTS]
+    served = [cell for cell in measured if cell.subject not in PARTS]
+    made: Tables = [
+        (
+            "Ratios: median (least to most) of the rounds",
+            _RATIOS,
+            [_ratio(ratio) for ratio in ratios(run, comparisons)],
+        ),
+        ("Memory and start: median (least to most)", _READINGS, [_reading(*each) for each in readings(run)]),
+        (f"Medians of {count} rounds", _FIGURES, [_figures(cell) for cell in served]),
+        ("What the load generator could drive", _CEILING, [_ceiling(cell) for cell in served if cell.subject == ECHO]),
+        ("The parts alone", _ALONE, [_figures(cell)[: len(_ALONE)] for cell in alone]),
+    ]
+    return [table for table in made if table[2]]
 
 
-def print_tables(run: Run, console: Console) -> None:
-    for title, head, rows in _tables(run):
+def print_tables(found: Tables, console: Console) -> None:
+    for title, head, rows in found:
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
         for index, name in enumerate(head):
             table.add_column(name, justify="left" if index < _left(head) else "right")
@@ -44,31 +67,26 @@ def print_tables(run: Run, console: Console) -> None:
         for row in rows:
             if previous and head is _FIGURES and row[0] != previous:
                 table.add_section()
-            table.add_row(*(row if row[0] != previous else ["", *row[1:]]))
+            table.add_row(*(cell.strip("*") for cell in (row if row[0] != previous else ["", *row[1:]])))
             previous = row[0]
         console.print(table)
 
 
-def write_markdown(run: Run, page: Path) -> None:
-    """Put the figures into a page, between its markers. Raises ValueError where it has none."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no {BEGIN} … {END}")
-    parts = [f"Measured by `{run.command}`, in {run.seconds:.0f} s, on:", _markdown(("", ""), _facts(run))]
-    parts += [f"**{title}**\n\n{_markdown(head, rows)}" for title, head, rows in _tables(run)]
-    page.write_text(before + "\n\n".join([begin, *parts, end]) + after)
-
-
-def _tables(run: Run) -> Iterable[tuple[str, tuple[str, ...], Rows]]:
-    count = len(run.rounds)
-    yield f"Medians of {count} rounds", _FIGURES, [_figures(cell) for cell in cells(run)]
-    yield "Ratios: median (least to most) of the rounds", _RATIOS, [_ratio(ratio) for ratio in ratios(run)]
+def markdown(run: Run, found: Tables) -> str:
+    """Return a run and its tables as a part of a page."""
+    parts = [
+        f"Measured by `{run.command}`, in {run.seconds:.0f} s, on:",
+        markdown_table(("", ""), [[name, value] for name, value in run.machine.items()], left=2),
+    ]
+    parts += [f"**{title}**\n\n{markdown_table(head, rows, _left(head))}" for title, head, rows in found]
+    if run.failures:
+        parts.append(f"**Not measured**\n\n{markdown_table(('what', 'why'), _failures(run), left=2)}")
+    return "\n\n".join(parts)
 
 
 def _figures(cell: Measurement) -> list[str]:
     return [
-        _TITLES[cell.scenario],
+        cell.title,
         cell.subject,
         f"{cell.steps_per_s:,.0f}",
         f"{cell.p50_ms:.2f}",
@@ -83,23 +101,40 @@ def _figures(cell: Measurement) -> list[str]:
     ]
 
 
+def _ceiling(cell: Measurement) -> list[str]:
+    whole = cell.steps_per_s / cell.load_busy if cell.load_busy else 0.0
+    return [cell.title, f"{cell.steps_per_s:,.0f}", f"{cell.load_busy:.0%}", f"{whole:,.0f}"]
+
+
 def _ratio(ratio: Ratio) -> list[str]:
-    def text(spread: tuple[float, float, float]) -> str:
-        middle, least, most = spread
-        return f"{middle:.2f} ({least:.2f} to {most:.2f})"
-
-    return [ratio.title, text(ratio.throughput), text(ratio.processor), str(ratio.rounds)]
+    goal = goal_cells(ratio.goal, ratio.figure[0], "")
+    return [ratio.title, *goal[:2], _text(ratio.figure), goal[2], _text(ratio.processor), str(ratio.rounds)]
 
 
-def _facts(run: Run) -> Rows:
-    return [[name, value] for name, value in run.machine.items()]
+def _reading(reading: Reading, spread: Spread) -> list[str]:
+    goal = goal_cells(reading.goal, spread[0], reading.unit)
+    return [reading.title, *goal[:2], f"{_text(spread)} {reading.unit}", goal[2]]
 
 
-def _markdown(head: tuple[str, ...], rows: Rows) -> str:
-    rule = ["---" if index < _left(head) else "---:" for index in range(len(head))]
-    return "\n".join(f"| {' | '.join(cells_)} |" for cells_ in (head, rule, *rows))
+def goal_cells(goal: Goal | None, value: float, unit: str) -> tuple[str, str, str]:
+    """Return what is asked for and whether `value` is it: bar, aim, verdict."""
+    if goal is None:
+        return "–", "–", "reported"
+    sign = "≤" if goal.at_most else "≥"
+    return f"{sign} {goal.bar:,g} {unit}".strip(), f"{sign} {goal.aim:,g} {unit}".strip(), goal.verdict(value)
 
 
-def _left(head: tuple[str, ...]) -> int:
+def _text(spread: Spread) -> str:
+    if not any(spread):
+        return "–"
+    middle, least, most = (f"{value:,.2f}" for value in spread)
+    return middle if least == most else f"{middle} ({least} to {most})"
+
+
+def _failures(run: Run) -> Rows:
+    return [[f"{f.scenario} of {f.subject}, round {f.round}", f.reason] for f in run.failures]
+
+
+def _left(head: Sequence[str]) -> int:
     """How many columns hold words rather than figures."""
-    return 1 if head is _RATIOS else 2
+    return 1 if head in (_RATIOS, _READINGS, _CEILING) else 2

@@ -9,6 +9,9 @@ Wire = Literal["http", "websocket"]
 CONVEYOR = "conveyor"
 NAIVE = "naive"
 ECHO = "echo"
+ENGINE = "engine"
+REDIS = "redis"
+REDIS_SPLIT = "redis, a call per session"
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -16,6 +19,9 @@ class Scenario(msgspec.Struct, frozen=True):
 
     A message carries `timesteps` consecutive timesteps of each of `sessions` sessions, which are the connection's own.
     With several sessions it goes to the addresses for many, else to the session's own address.
+
+    With a `population`, so many sessions exist already, and the connections divide them: each goes round its share, in
+    an order drawn with `seed`, one session a message, to the addresses for many.
     """
 
     name: str
@@ -25,6 +31,8 @@ class Scenario(msgspec.Struct, frozen=True):
     in_flight: int = 1
     sessions: int = 1
     timesteps: int = 1
+    population: int = 0
+    seed: int = 0
     subjects: tuple[str, ...] = (CONVEYOR,)
 
     @property
@@ -32,33 +40,29 @@ class Scenario(msgspec.Struct, frozen=True):
         """Timesteps in one message."""
         return self.sessions * self.timesteps
 
+    @property
+    def many(self) -> bool:
+        """Whether messages name their sessions."""
+        return self.sessions > 1 or self.population > 0
+
 
 _ALL = (CONVEYOR, NAIVE, ECHO)
 
 SCENARIOS = (
     Scenario("rest-1", "REST, 1 connection", "http", 1, subjects=_ALL),
     Scenario("rest-64", "REST, 64 connections", "http", 64, subjects=_ALL),
+    Scenario("ws-1", "WebSocket, 1 socket", "websocket", 1),
     Scenario("ws-64", "WebSocket, 64 sockets", "websocket", 64, subjects=_ALL),
     Scenario("ws-64x8", "WebSocket, 64 sockets, 8 in flight", "websocket", 64, in_flight=8, subjects=_ALL),
     Scenario("frame-256", "WS /v1/stream, 256 sessions a frame", "websocket", 1, sessions=256),
     Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256),
+    Scenario("batch-256x2", "POST /v1/steps, 256 sessions a call, 2 connections", "http", 2, sessions=256),
     Scenario("chunk-512", "REST, 512 timesteps a chunk", "http", 1, timesteps=512),
+    Scenario("ws-chunk-512", "WebSocket, 512 timesteps a chunk", "websocket", 1, timesteps=512),
 )
 
 
-class Comparison(msgspec.Struct, frozen=True):
-    """The throughput of one cell (scenario, subject) over that of another."""
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
-    title: str
-    of: tuple[str, str]
-    over: tuple[str, str]
-
-
-COMPARISONS = (
-    *(
-        Comparison(f"{scenario.title}: Conveyor / naive", (scenario.name, CONVEYOR), (scenario.name, NAIVE))
-        for scenario in SCENARIOS
-        if NAIVE in scenario.subjects
-    ),
-    Comparison("A chunk of 512 / 512 single steps", ("chunk-512", CONVEYOR), ("rest-1", CONVEYOR)),
-)
+PARTS = {ENGINE: BATCHES, REDIS: BATCHES, REDIS_SPLIT: (64, 256, 512)}
+"""Parts of the service that are measured alone, and at which batch sizes."""

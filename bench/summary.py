@@ -5,11 +5,12 @@ from statistics import median
 
 import msgspec
 
+from bench.goals import COMPARISONS, Cell, Comparison, Goal
 from bench.measure import Measurement
-from bench.scenarios import COMPARISONS, SCENARIOS, Comparison
+from bench.scenarios import PARTS
 
-Cell = tuple[str, str]
-"""A scenario's name, and a subject's."""
+Spread = tuple[float, float, float]
+"""Median, least, most."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -21,59 +22,90 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Reading(msgspec.Struct, frozen=True):
+    """A figure that is not measured under a load: bytes, seconds. Without a goal it is only reported."""
+
+    title: str
+    unit: str
+    value: float
+    goal: Goal | None = None
+
+
+Outcome = Measurement | Reading | Failure
+
+
+class Round(msgspec.Struct):
+    """What was found in one round, in the order in which it was."""
+
+    measurements: list[Measurement] = []
+    readings: list[Reading] = []
+
+
 class Run(msgspec.Struct, frozen=True):
-    """A whole run. `rounds` hold the measurements in the order in which they were made."""
+    """A whole run."""
 
     command: str
     machine: dict[str, str]
     seconds: float
-    rounds: list[list[Measurement]]
+    rounds: list[Round]
     failures: list[Failure]
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """How many times over: of throughput, and of processor time per timestep turned around, so that more is better.
+    """How many times over: of a figure, and of processor time per timestep turned around, so that more is better.
 
-    Each round gives one ratio, of two measurements made shortly after one another; these are their median, least and
-    most. What else happens on a machine slows both, so a ratio is steadier than its parts.
+    Each round gives one ratio, of two measurements made shortly after one another. What else happens on a machine
+    slows both, so a ratio is steadier than its parts.
     """
 
     title: str
-    throughput: tuple[float, float, float]
-    processor: tuple[float, float, float]
+    figure: Spread
+    processor: Spread
+    goal: Goal | None
     rounds: int
 
 
 def cells(run: Run) -> list[Measurement]:
-    """Return for each cell the median of each figure over the rounds, in the order of the scenarios."""
+    """Return for each cell the median of each figure over the rounds, in the order in which they came up."""
     found: dict[Cell, list[Measurement]] = {}
-    for measurement in (m for measurements in run.rounds for m in measurements):
+    for measurement in (m for each in run.rounds for m in each.measurements):
         found.setdefault((measurement.scenario, measurement.subject), []).append(measurement)
-    order = [(scenario.name, subject) for scenario in SCENARIOS for subject in scenario.subjects]
-    return [_median(found[cell]) for cell in order if cell in found]
+    return [_median(measurements) for measurements in found.values()]
 
 
-def ratios(run: Run) -> list[Ratio]:
-    return [found for comparison in COMPARISONS if (found := _ratio(comparison, run.rounds)) is not None]
+def readings(run: Run) -> list[tuple[Reading, Spread]]:
+    """Return each reading, with its spread over the rounds."""
+    found: dict[str, list[Reading]] = {}
+    for reading in (r for each in run.rounds for r in each.readings):
+        found.setdefault(reading.title, []).append(reading)
+    return [(each[0], _spread([reading.value for reading in each])) for each in found.values()]
 
 
-def _ratio(comparison: Comparison, rounds: Sequence[Sequence[Measurement]]) -> Ratio | None:
+def ratios(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> list[Ratio]:
+    return [found for comparison in comparisons if (found := _ratio(comparison, run.rounds)) is not None]
+
+
+def _ratio(comparison: Comparison, rounds: Sequence[Round]) -> Ratio | None:
     pairs = []
-    for measurements in rounds:
-        by_cell = {(m.scenario, m.subject): m for m in measurements}
+    for each in rounds:
+        by_cell = {(m.scenario, m.subject): m for m in each.measurements}
         if comparison.of in by_cell and comparison.over in by_cell:
             pairs.append((by_cell[comparison.of], by_cell[comparison.over]))
     if not pairs:
         return None
     return Ratio(
         title=comparison.title,
-        throughput=_spread([of.steps_per_s / over.steps_per_s for of, over in pairs]),
-        processor=_spread([over.server_cpu_s / of.server_cpu_s for of, over in pairs if of.server_cpu_s]),
+        figure=_spread([getattr(of, comparison.figure) / getattr(over, comparison.figure) for of, over in pairs]),
+        # A part alone has no server: its process only sends.
+        processor=_spread(
+            [over.server_cpu_s / of.server_cpu_s for of, over in pairs if of.server_cpu_s and over.subject not in PARTS]
+        ),
+        goal=comparison.goal,
         rounds=len(pairs),
     )
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+def _spread(values: Sequence[float]) -> Spread:
     return (median(values), min(values), max(values)) if values else (0.0, 0.0, 0.0)
 
 
@@ -81,7 +113,7 @@ def _median(measurements: Sequence[Measurement]) -> Measurement:
     figures = {
         field: median(getattr(measurement, field) for measurement in measurements)
         for field in Measurement.__struct_fields__
-        if field not in ("scenario", "subject", "verified")
+        if field not in ("scenario", "title", "subject", "verified")
     }
     verified = sum(measurement.verified for measurement in measurements)
     return msgspec.structs.replace(measurements[0], **figures, verified=verified)

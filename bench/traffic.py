@@ -1,13 +1,19 @@
 """The bytes that go over the wire, made before the clock runs."""
 
 import json
+import random
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 
 from bench.scenarios import Scenario
 
 Row = list[float]
+
+CYCLE = 2048
+"""Sessions of a population that one connection goes round, at most. 64 connections meet six times as many sessions as
+the service remembers, before one comes again."""
 
 
 class Sender(msgspec.Struct):
@@ -32,21 +38,44 @@ def row_at(rows: Sequence[Row], session: int, step: int) -> Row:
 
 def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender]:
     """Return one sender per connection. A cycle through its messages is a whole number of cycles through the rows."""
+    if scenario.population:
+        return [_among_population(scenario, prefix, rows, each) for each in range(scenario.connections)]
     made = []
     for connection in range(scenario.connections):
         sessions = range(connection * scenario.sessions, (connection + 1) * scenario.sessions)
         ids = [session_id(prefix, session) for session in sessions]
         path = _path(scenario, ids[0])
         bodies = [_body(scenario, prefix, rows, sessions, message) for message in range(len(rows))]
-        messages = [_request(path, body) for body in bodies] if scenario.wire == "http" else bodies
+        messages = [request(path, body) for body in bodies] if scenario.wire == "http" else bodies
         made.append(Sender(path, ids, messages))
     return made
 
 
+def share(scenario: Scenario, connection: int) -> list[int]:
+    """Return the sessions of the population that a connection goes round, in its order: no other connection's."""
+    order = _order(scenario.population, CYCLE * scenario.connections, scenario.seed)
+    return order[connection :: scenario.connections]
+
+
+@cache
+def _order(population: int, at_most: int, seed: int) -> list[int]:
+    return random.Random(seed).sample(range(population), min(population, at_most))
+
+
+def _among_population(scenario: Scenario, prefix: str, rows: Sequence[Row], connection: int) -> Sender:
+    ids, messages = [], []
+    for session in share(scenario, connection):
+        ids.append(session_id(prefix, session))
+        messages.append(
+            json.dumps({"session_id": ids[-1], "x": row_at(rows, session, 0)}, separators=(",", ":")).encode()
+        )
+    return Sender(_path(scenario, ids[0]), ids, messages)
+
+
 def _path(scenario: Scenario, only_id: str) -> str:
     if scenario.wire == "http":
-        return "/v1/steps" if scenario.sessions > 1 else f"/v1/sessions/{only_id}/steps"
-    return "/v1/stream" if scenario.sessions > 1 else f"/v1/sessions/{only_id}/stream"
+        return "/v1/steps" if scenario.many else f"/v1/sessions/{only_id}/steps"
+    return "/v1/stream" if scenario.many else f"/v1/sessions/{only_id}/stream"
 
 
 def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequence[int], message: int) -> bytes:
@@ -66,9 +95,10 @@ def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequen
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _request(path: str, body: bytes) -> bytes:
+def request(path: str, body: bytes, content_type: str = "application/json", further: str = "") -> bytes:
+    """Return a POST request. `further` headers end in CR LF each."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{further}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -13,13 +13,14 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 EXPIRY_S = 7 * 24 * 3600
+MAX_CONNECTIONS = 2048  # the default, 100, refuses the step of the 101st client at once
 STATE_SHAPE = (2, 2, 1, 64)  # hidden and cell; layer, batch, unit
 STATE_BYTES = 4 * 2 * 2 * 64
 
 options = ort.SessionOptions()
 options.intra_op_num_threads = 1
 model = ort.InferenceSession(os.environ["BENCH_MODEL"], options)
-redis = Redis.from_url(os.environ["BENCH_REDIS_URL"])
+redis = Redis.from_url(os.environ["BENCH_REDIS_URL"], max_connections=MAX_CONNECTIONS)
 app = FastAPI()
 
 

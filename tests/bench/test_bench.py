@@ -1,7 +1,6 @@
 """The benchmark measures what it says: real servers, every scenario, answers verified. No speed is asserted."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,12 @@ import msgspec
 
 from bench.load import Sample
 from bench.measure import Measurement, measure
+from bench.pages import between_markers, markers
 from bench.reference import rows, verify
-from bench.report import BEGIN, END, write_markdown
+from bench.report import markdown, tables
 from bench.scenarios import CONVEYOR, ECHO, NAIVE, SCENARIOS, Scenario
 from bench.servers import Servers, running
-from bench.summary import Failure, Run, cells, ratios
+from bench.summary import Failure, Round, Run, cells, ratios
 from bench.traffic import row_at, senders
 
 CELLS = [(scenario, subject) for scenario in SCENARIOS for subject in scenario.subjects]
@@ -75,9 +75,9 @@ def test_a_cycle_of_messages_is_the_history_that_is_verified() -> None:
     assert row_at(sent, 5, last + 1) == row_at(sent, 5, 0)
 
 
-def test_ratios_are_taken_within_rounds_and_missing_cells_left_out(tmp_path: Path) -> None:
+def test_ratios_are_taken_within_rounds_and_missing_cells_left_out() -> None:
     def cell(subject: str, speed: float) -> Measurement:
-        return Measurement("rest-64", subject, speed, 1, 2, 3, 1 / speed, 0, 100, 10, 0.1, 7)
+        return Measurement("rest-64", "REST", subject, speed, 1, 2, 3, 1 / speed, 0, 100, 10, 0.1, 1000, 7)
 
     rounds = [
         [cell(CONVEYOR, 300), cell(NAIVE, 100)],
@@ -86,17 +86,16 @@ def test_ratios_are_taken_within_rounds_and_missing_cells_left_out(tmp_path: Pat
         [cell(CONVEYOR, 900)],
     ]
     failures = [Failure("rest-64", NAIVE, 4, "gone")]
-    run = Run("python -m bench", {"processor": "any"}, 1.0, rounds, failures)
+    run = Run("python -m bench", {"processor": "any"}, 1.0, [Round(measured) for measured in rounds], failures)
     (ratio,) = ratios(run)
-    assert ratio.throughput == (3, 2, 4)
+    assert ratio.figure == (3, 2, 4)
     assert ratio.processor == pytest.approx((3, 2, 4))
     assert [(c.subject, c.steps_per_s, c.verified) for c in cells(run)] == [(CONVEYOR, 350, 28), (NAIVE, 100, 21)]
 
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_markdown(run, page)
-    text = page.read_text()
+    begin, end = markers("bench")
+    text = between_markers(f"before\n{begin}\nold\n{end}\nafter\n", "bench", markdown(run, tables(run)))
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
-    assert "| REST, 64 connections: Conveyor / naive | 3.00 (2.00 to 4.00) |" in text
+    assert "| REST-64 / naive | ≥ 3.5 | ≥ 7 | 3.00 (2.00 to 4.00) | **missed** |" in text
+    assert "| rest-64 of naive, round 4 | gone |" in text

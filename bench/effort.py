@@ -1,0 +1,23 @@
+"""How much is measured."""
+
+import msgspec
+
+
+class Effort(msgspec.Struct, frozen=True):
+    """How long to measure each cell, and how often. The rounds of the cells that are compared are interleaved.
+
+    `alone_s` is for the parts alone, `population` the many sessions that are compared with a thousand, `sockets` the
+    idle ones.
+    """
+
+    rounds: int
+    warm_up_s: float
+    seconds: float
+    alone_s: float
+    population: int
+    sockets: int
+
+
+FULL = Effort(rounds=5, warm_up_s=0.5, seconds=2.0, alone_s=0.3, population=1_000_000, sockets=10_000)
+QUICK = Effort(rounds=2, warm_up_s=0.1, seconds=0.3, alone_s=0.04, population=50_000, sockets=500)
+"""Enough to see that everything works, and roughly how fast; its p99.9 is not worth reading."""

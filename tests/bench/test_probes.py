@@ -1,0 +1,89 @@
+"""The probes find what they look for, on real servers, with less of everything."""
+
+import pytest
+
+pytest.importorskip("picows", reason="needs the bench extra")
+pytest.importorskip("psutil", reason="needs the bench extra")
+
+import msgspec
+
+from bench import population
+from bench.effort import QUICK
+from bench.load import Sample
+from bench.measure import Measurement, measure_alone
+from bench.probes import memory, sockets, startup
+from bench.probes.population import FEW, PREFIX, scenario, sweep
+from bench.reference import rows
+from bench.resp import Link, pack
+from bench.scenarios import BATCHES, ENGINE, PARTS, REDIS
+from bench.servers import redis_server, running, temporary
+from bench.summary import Reading
+from bench.traffic import CYCLE, share
+
+SMALL = msgspec.structs.replace(QUICK, rounds=1, sockets=200)
+
+
+def test_the_parts_alone_are_measured_at_each_batch_size() -> None:
+    with running(()) as servers:
+        for part in PARTS:
+            found = measure_alone(part, servers, warm_up_s=0.01, seconds=0.05, batches=(1, 8))
+            assert [cell.scenario for cell in found] == ["alone-1", "alone-8"]
+            assert all(cell.steps_per_s > 0 and 0 < cell.p50_ms <= cell.p999_ms for cell in found)
+    assert PARTS[ENGINE] == PARTS[REDIS] == BATCHES
+
+
+def test_a_start_takes_time_until_ready() -> None:
+    ((number, reading),) = startup.probe(SMALL)
+    assert number == 1
+    assert 0.1 < reading.value < 60
+
+
+def test_redis_holds_more_for_a_session_than_its_tensors() -> None:
+    beyond, tensors, record = (reading for _, reading in memory.probe(SMALL))
+    assert tensors.value == 4 * (2 * 2 * 64 + 24 * 3)
+    assert tensors.value < record.value < tensors.value + beyond.value
+
+
+def test_sockets_stay_open_and_take_memory() -> None:
+    idle, stepped = (reading for _, reading in sockets.probe(SMALL))
+    assert "200 open" in idle.title
+    assert 0 < idle.value <= stepped.value
+
+
+def test_more_sockets_than_the_system_allows_are_not_measured() -> None:
+    with pytest.raises(RuntimeError, match="open files are needed"):
+        next(sockets.probe(msgspec.structs.replace(SMALL, sockets=2**40)))
+
+
+def test_sessions_set_in_bulk_are_the_services_own() -> None:
+    """They are stepped through the service, and the answers go on from the states that were set."""
+    reading, *found = (found for _, found in sweep((2 * FEW, FEW), rounds=2, warm_up_s=0.1, seconds=0.2))
+    assert isinstance(reading, Reading)
+    assert 0 < reading.value < 2000
+    assert [each.scenario for each in found if isinstance(each, Measurement)] == ["sessions-2000", "sessions-1000"] * 2
+    assert all(isinstance(each, Measurement) and each.verified > 0 for each in found)
+
+
+def test_an_answer_that_does_not_follow_from_its_step_is_a_failure() -> None:
+    wrong = b'{"step":%d,"outputs":{"hot_spot":%s}}' % (population.SEEDED_STEPS + 1, str([[6.0] * 3] * 24).encode())
+    with pytest.raises(RuntimeError, match=r"step 1 of live-\d+ got a wrong forecast"):
+        population.verify(scenario(FEW), PREFIX, rows(), [Sample(0, 0, wrong)])
+
+
+def test_connections_divide_a_population() -> None:
+    every = [session for connection in range(64) for session in share(scenario(FEW), connection)]
+    assert sorted(every) == list(range(FEW))
+    many = [session for connection in range(64) for session in share(scenario(1_000_000), connection)]
+    assert len(set(many)) == len(many) == 64 * CYCLE
+    again = msgspec.structs.replace(scenario(1_000_000), seed=1)
+    assert len({*share(again, 0)} & {*many}) < len(many) / 2
+
+
+def test_another_reply_than_the_expected_one_is_told() -> None:
+    with temporary() as folder, redis_server(folder) as redis:
+        link = Link(redis.socket)
+        link.send(pack(b"SET", b"a", b"1") + pack(b"INCR", b"a") + pack(b"NONSENSE"))
+        link.expect(b"+OK\r\n:2\r\n")
+        with pytest.raises(RuntimeError, match="unknown command"):
+            link.expect(b"+OK\r\n")
+        link.close()
