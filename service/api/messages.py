@@ -5,15 +5,18 @@ The routes and sockets that carry steps use these; `service.api.schemas` describ
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from math import prod
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
-import orjson
+import numpy as np
 
 from service.api.dependencies import Limits
 from service.api.problems import problem
 from service.core.errors import ConveyorError, InvalidRequest
 from service.core.session import Result, Timestep
+
+_FLOAT_BYTES = 4
 
 StepNumber = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 
@@ -61,28 +64,63 @@ class RawSteps(msgspec.Struct, forbid_unknown_fields=True):
     steps: list[msgspec.Raw]
 
 
+class PackedStep(StepMessage, forbid_unknown_fields=True):
+    """A `StepMessage` in MessagePack, where `x` may be a tensor too."""
+
+    x: list[float | list[float]] | dict[str, float | list[int] | bytes]  # type: ignore[assignment]
+
+    def timestep(self, limits: Limits) -> Timestep:
+        """See `StepMessage.timestep`. Raises `InvalidRequest` for a tensor that is none, too."""
+        if type(self.x) is dict:
+            self.x = _unpacked(self.x)
+        return StepMessage.timestep(self, limits)
+
+
+class PackedAddressedStep(PackedStep, forbid_unknown_fields=True, kw_only=True):
+    """The same for a session that the message names."""
+
+    session_id: str
+
+
+class PackedManySteps(msgspec.Struct, forbid_unknown_fields=True):
+    """`ManySteps` in MessagePack."""
+
+    steps: list[PackedAddressedStep]
+
+
+Addressed = AddressedStep | PackedAddressedStep
+
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-def decode(decoder: msgspec.json.Decoder[T], content: bytes | str) -> T:
-    """Decode a message. Raises `InvalidRequest` that says what is wrong and where."""
-    try:
-        return decoder.decode(content)
-    except msgspec.ValidationError as error:
-        known = getattr(decoder.type, "__struct_fields__", ())
-        raise InvalidRequest(f"{error}; the fields are {', '.join(known)}" if known else str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the message is not JSON: {error}") from None
-    except RecursionError:
-        raise InvalidRequest("the message is nested too deeply") from None
+class Decoder(Protocol[T_co]):
+    """One of `msgspec`'s."""
+
+    @property
+    def type(self) -> Any: ...
+
+    def decode(self, content: Any, /) -> T_co: ...
 
 
 Answer = Mapping[str, Any] | list[Any]
 """What is sent to a client: JSON's nouns, and arrays of numbers."""
 
 
-def encode(message: Answer) -> bytes:
-    return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+def decode(decoder: Decoder[T], content: bytes | str) -> T:
+    """Decode a message. Raises `InvalidRequest` that says what is wrong and where."""
+    language = "JSON" if isinstance(decoder, msgspec.json.Decoder) else "MessagePack"
+    try:
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        known = getattr(decoder.type, "__struct_fields__", ())
+        raise InvalidRequest(f"{error}; the fields are {', '.join(known)}" if known else str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the message is not {language}: {error}") from None
+    except TypeError:
+        raise InvalidRequest(f"the message is text; {language} is bytes") from None
+    except RecursionError:
+        raise InvalidRequest("the message is nested too deeply") from None
 
 
 def rest_answer(session_id: str, result: Result) -> dict[str, Any]:
@@ -104,3 +142,25 @@ def stream_answer(result: Result) -> dict[str, Any]:
     if result.replayed:
         return {"step": result.step, "replayed": True, "outputs": result.outputs}
     return {"step": result.step, "outputs": result.outputs}
+
+
+def _unpacked(x: dict[str, Any]) -> Any:
+    """Return the numbers of a tensor, or `x` itself where it holds features by name."""
+    shape, data = x.get("shape"), x.get("data")
+    if type(data) is not bytes and type(shape) is not list:
+        if wrong := [name for name, value in x.items() if type(value) is not float]:
+            raise InvalidRequest(f"{wrong[0]} is no number; x is a tensor, numbers, or numbers by name")
+        return x
+    if (
+        type(data) is not bytes
+        or type(shape) is not list
+        or len(x) != len(("shape", "data"))
+        or len(shape) not in (1, 2)
+        or min(shape) < 1
+        or len(data) != _FLOAT_BYTES * prod(shape)
+    ):
+        raise InvalidRequest(
+            "x is no tensor: it has a shape, [features] or [timesteps, features], and data, 4 bytes for each number; "
+            f"this has {', '.join(sorted(x))}, shape {shape} and {len(data) if type(data) is bytes else 'no'} bytes"
+        )
+    return np.frombuffer(data, "<f4").reshape(shape).tolist()

@@ -25,16 +25,22 @@ One timestep in, one forecast out; a session's memory is kept in Redis between t
 
 Open a session (`POST /v1/sessions`), then send its timesteps (`POST /v1/sessions/{session_id}/steps`) or stream them
 over a WebSocket: `/v1/sessions/{session_id}/stream` for one session, `/v1/stream` for many. The messages of the
-sockets are those of the step routes; OpenAPI cannot describe sockets, so `docs/wire.md` does.
+sockets are those of the step routes; OpenAPI cannot describe sockets, so `docs/wire.md` does, and MessagePack.
 
 Every error is a problem (RFC 9457) with a stable `code`.
 """
 
 
 def body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what a route whose body the framework does not read tells OpenAPI about it."""
+    """Return what a route whose messages the framework neither reads nor writes tells OpenAPI about them."""
     schema = {"$ref": _REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema}, "application/msgpack": {}},
+        },
+        "responses": {"200": {"content": {"application/msgpack": {}}}},
+    }
 
 
 def install(app: FastAPI) -> None:

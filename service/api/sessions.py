@@ -7,7 +7,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.dependencies import TENANT, Key, Services, Serving
-from service.api.messages import encode
+from service.api.encodings import JSON
 from service.api.schemas import CreateSession, ForkSession, OpenSession, SessionInfo, SessionList, session_info
 from service.core.errors import ModelMismatch
 from service.core.session import Session, SessionKey, require_session_id
@@ -107,4 +107,4 @@ def _answer(services: Services, key: SessionKey, session: Session, status: int =
             info["outputs"] = named(spec, np.frombuffer(session.outputs, np.float32))
         except ModelMismatch:
             pass  # the file that could say what these numbers are is not served any more
-    return Response(encode(info), status, media_type="application/json")
+    return Response(JSON.encode(info), status, media_type=JSON.media_type)

@@ -11,12 +11,11 @@ from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from service.api.messages import Answer, encode
+from service.api.encodings import JSON, SUBPROTOCOLS
+from service.api.messages import Answer
 
 EXTENSION = "conveyor.wire"
 """Name of the ASGI extension, see `Wire`, that these routes need and `service.websocket` offers."""
-
-SUBPROTOCOL = "conveyor.v1.json"
 
 
 class Gone(Exception):
@@ -54,12 +53,14 @@ class Socket(HTTPConnection):
         self._receive = receive
         self._send = send
         self.wire: Wire = scope["extensions"][EXTENSION]
+        self.encoding = JSON
 
     async def accept(self) -> None:
-        """Accept the handshake, with the subprotocol that is spoken here if the client offers it."""
+        """Accept the handshake, and speak the first of the offered subprotocols that is spoken here, or JSON."""
         await self._receive()  # websocket.connect
         offered = self.scope.get("subprotocols", ())
-        chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
+        chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
+        self.encoding = JSON if chosen is None else SUBPROTOCOLS[chosen]
         await self._emit({"type": "websocket.accept", "subprotocol": chosen, "headers": []})
 
     async def gone(self) -> None:
@@ -68,7 +69,7 @@ class Socket(HTTPConnection):
             pass  # it was sent before anybody listened
 
     def send(self, message: Answer) -> None:
-        self.wire.write(encode(message))
+        self.wire.write(self.encoding.encode(message), binary=self.encoding.binary)
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket. Raises `Gone`."""

@@ -8,29 +8,13 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from service.api.dependencies import Services, key_of, services_of
+from service.api.encodings import Encoding, of_request
 from service.api.hot import ThinRoute
-from service.api.messages import (
-    AddressedStep,
-    ManySteps,
-    RawSteps,
-    SessionName,
-    StepMessage,
-    decode,
-    encode,
-    rest_answer,
-    rest_error,
-)
+from service.api.messages import Addressed, Answer, decode, rest_answer, rest_error
 from service.api.openapi import body
 from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
 from service.core.errors import ConveyorError, InvalidRequest
 from service.core.session import Result
-
-_STEP = msgspec.json.Decoder(StepMessage)
-_MANY = msgspec.json.Decoder(ManySteps)
-_RAW = msgspec.json.Decoder(RawSteps)
-_ADDRESSED = msgspec.json.Decoder(AddressedStep)
-
-_NAME = msgspec.json.Decoder(SessionName)
 
 
 class Malformed(NamedTuple):
@@ -55,24 +39,26 @@ async def step(request: Request) -> Response:
     """
     services = services_of(request)
     session_id = request.path_params["session_id"]
-    timestep = decode(_STEP, await request.body()).timestep(services.limits)
+    sent, wanted = of_request(request.scope["headers"])
+    timestep = decode(sent.step, await request.body()).timestep(services.limits)
     result = await services.engine.submit(key_of(session_id), timestep)
-    return _json(rest_answer(session_id, result))
+    return _response(wanted, rest_answer(session_id, result))
 
 
 @router.post("/v1/steps", response_model=ManyStepsAnswer, openapi_extra=body(ManyStepsRequest))
 async def many_steps(request: Request) -> Response:
     """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
     services = services_of(request)
-    steps = _addressed(await request.body(), services.limits.max_frame_steps)
+    sent, wanted = of_request(request.scope["headers"])
+    steps = _addressed(sent, await request.body(), services.limits.max_frame_steps)
     started = [(step, start(services, step)) for step in steps]
     for _, outcome in started:
         if isinstance(outcome, asyncio.Future) and not outcome.done():
             await asyncio.wait({outcome})
-    return _json({"results": [answer(step, outcome) for step, outcome in started]})
+    return _response(wanted, {"results": [answer(step, outcome) for step, outcome in started]})
 
 
-def start(services: Services, step: AddressedStep | Malformed) -> Started:
+def start(services: Services, step: Addressed | Malformed) -> Started:
     """Submit a step of a message that carries many."""
     if isinstance(step, Malformed):
         return step.error
@@ -82,7 +68,7 @@ def start(services: Services, step: AddressedStep | Malformed) -> Started:
         return error
 
 
-def answer(step: AddressedStep | Malformed, started: Started) -> dict[str, Any]:
+def answer(step: Addressed | Malformed, started: Started) -> dict[str, Any]:
     """Return the part that a step has in the answer to a message that carries many, once it has ended."""
     if isinstance(started, ConveyorError):
         return rest_error(step.session_id, started)
@@ -92,33 +78,33 @@ def answer(step: AddressedStep | Malformed, started: Started) -> dict[str, Any]:
     return rest_answer(step.session_id or "", started.result())  # raises what is no answer, but a defect
 
 
-def decode_step(content: bytes | str) -> AddressedStep | Malformed:
+def decode_step(encoding: Encoding, content: bytes | str) -> Addressed | Malformed:
     """Decode a step that names its session."""
     try:
-        return decode(_ADDRESSED, content)
+        return decode(encoding.addressed, content)
     except InvalidRequest as error:
         try:
-            return Malformed(decode(_NAME, content).session_id, error)
+            return Malformed(decode(encoding.session_name, content).session_id, error)
         except InvalidRequest:
             return Malformed(None, error)
 
 
-def decode_each(items: Sequence[msgspec.Raw], limit: int) -> list[AddressedStep | Malformed]:
+def decode_each(encoding: Encoding, items: Sequence[msgspec.Raw], limit: int) -> list[Addressed | Malformed]:
     """Decode steps one by one, so that a malformed one is alone with its error."""
     if len(items) > limit:
         raise InvalidRequest(f"{len(items)} steps were sent at once; at most {limit} are taken")
-    return [decode_step(bytes(item)) for item in items]
+    return [decode_step(encoding, bytes(item)) for item in items]
 
 
-def _addressed(content: bytes, limit: int) -> Sequence[AddressedStep | Malformed]:
+def _addressed(encoding: Encoding, content: bytes, limit: int) -> Sequence[Addressed | Malformed]:
     try:
-        steps = _MANY.decode(content).steps
+        steps = encoding.many.decode(content).steps
         if len(steps) <= limit:
             return steps
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # decoded step by step below, which also says what is wrong
-    return decode_each(decode(_RAW, content).steps, limit)
+    return decode_each(encoding, decode(encoding.raw, content).steps, limit)
 
 
-def _json(answer: dict[str, Any]) -> Response:
-    return Response(encode(answer), media_type="application/json")
+def _response(encoding: Encoding, answer: Answer) -> Response:
+    return Response(encoding.encode(answer), media_type=encoding.media_type)

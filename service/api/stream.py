@@ -3,20 +3,16 @@
 import asyncio
 from collections.abc import Mapping
 
-import msgspec
 from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, services_of
-from service.api.messages import AddressedStep, StepMessage, decode, stream_answer
+from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.socket import Socket, SocketRoute
 from service.api.steps import Malformed, Started, answer, decode_each, decode_step, start
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown, Unavailable
 from service.core.session import Result, Session, SessionKey, require_session_id
-
-_STEP = msgspec.json.Decoder(StepMessage)
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def stream(socket: Socket) -> None:
@@ -35,9 +31,11 @@ async def stream(socket: Socket) -> None:
     model = session.model
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
+    decoder = socket.encoding.step
+
     def ask(content: bytes | str) -> Asked:
         try:
-            return _Step(services.engine.submit(key, decode(_STEP, content).timestep(services.limits)))
+            return _Step(services.engine.submit(key, decode(decoder, content).timestep(services.limits)))
         except ConveyorError as error:
             return _Refused(error)
 
@@ -49,13 +47,15 @@ async def stream_many(socket: Socket) -> None:
     services = services_of(socket)
     await socket.accept()
 
+    encoding = socket.encoding
+
     def ask(content: bytes | str) -> Asked:
         try:
-            if content.lstrip()[:1] in ("[", b"["):
-                items = decode(_ITEMS, content)
-                steps = decode_each(items, services.limits.max_frame_steps)
+            if encoding.is_array(content):
+                items = decode(encoding.items, content)
+                steps = decode_each(encoding, items, services.limits.max_frame_steps)
                 return _Steps([(step, start(services, step)) for step in steps])
-            step = decode_step(content)
+            step = decode_step(encoding, content)
             return _Steps([(step, start(services, step))], alone=True)
         except ConveyorError as error:
             return _Refused(error, fatal=False)
@@ -99,7 +99,7 @@ class _Step:
 class _Steps:
     """A step of a socket that carries many sessions, `alone` or in an array. See `Asked`."""
 
-    def __init__(self, steps: list[tuple[AddressedStep | Malformed, Started]], *, alone: bool = False) -> None:
+    def __init__(self, steps: list[tuple[Addressed | Malformed, Started]], *, alone: bool = False) -> None:
         self._steps = steps
         self._alone = alone
         self._undone = [started for _, started in steps if isinstance(started, asyncio.Future)]

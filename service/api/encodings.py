@@ -1,0 +1,105 @@
+"""JSON and MessagePack: the same messages, read and written by compiled decoders and encoders.
+
+In MessagePack the arrays of an answer are tensors, ``{"shape": [24, 3], "data": <bytes>}`` with the numbers as float32,
+little-endian, row by row, and a step's `x` may be one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import orjson
+
+from service.api.messages import (
+    Addressed,
+    AddressedStep,
+    Answer,
+    Decoder,
+    ManySteps,
+    PackedAddressedStep,
+    PackedManySteps,
+    PackedStep,
+    RawSteps,
+    SessionName,
+    StepMessage,
+)
+
+
+class Encoding(NamedTuple):
+    """How messages stand on the wire. `binary`: as bytes on a WebSocket. `is_array` tells an array from a message."""
+
+    media_type: str
+    subprotocol: str
+    binary: bool
+    encode: Callable[[Answer], bytes]
+    is_array: Callable[[bytes | str], bool]
+    step: Decoder[StepMessage]
+    addressed: Decoder[Addressed]
+    many: Decoder[ManySteps | PackedManySteps]
+    raw: Decoder[RawSteps]
+    items: Decoder[list[msgspec.Raw]]
+    session_name: Decoder[SessionName]
+
+
+def _to_json(answer: Answer) -> bytes:
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _is_json_array(content: bytes | str) -> bool:
+    return content.lstrip()[:1] in ("[", b"[")
+
+
+def _tensor(array: Any) -> dict[str, Any]:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{type(array).__name__} has no place in a message")
+    return {"shape": array.shape, "data": array.astype("<f4", copy=False).tobytes()}
+
+
+def _is_msgpack_array(content: bytes | str) -> bool:
+    first = content[0] if content and isinstance(content, bytes) else 0
+    return first >> 4 == 0x9 or first in (0xDC, 0xDD)
+
+
+JSON = Encoding(
+    media_type="application/json",
+    subprotocol="conveyor.v1.json",
+    binary=False,
+    encode=_to_json,
+    is_array=_is_json_array,
+    step=msgspec.json.Decoder(StepMessage),
+    addressed=msgspec.json.Decoder(AddressedStep),
+    many=msgspec.json.Decoder(ManySteps),
+    raw=msgspec.json.Decoder(RawSteps),
+    items=msgspec.json.Decoder(list[msgspec.Raw]),
+    session_name=msgspec.json.Decoder(SessionName),
+)
+
+MSGPACK = Encoding(
+    media_type="application/msgpack",
+    subprotocol="conveyor.v1.msgpack",
+    binary=True,
+    encode=msgspec.msgpack.Encoder(enc_hook=_tensor).encode,
+    is_array=_is_msgpack_array,
+    step=msgspec.msgpack.Decoder(PackedStep),
+    addressed=msgspec.msgpack.Decoder(PackedAddressedStep),
+    many=msgspec.msgpack.Decoder(PackedManySteps),
+    raw=msgspec.msgpack.Decoder(RawSteps),
+    items=msgspec.msgpack.Decoder(list[msgspec.Raw]),
+    session_name=msgspec.msgpack.Decoder(SessionName),
+)
+
+SUBPROTOCOLS = {encoding.subprotocol: encoding for encoding in (JSON, MSGPACK)}
+
+_MSGPACK = MSGPACK.media_type.encode()
+
+
+def of_request(headers: Sequence[tuple[bytes, bytes]]) -> tuple[Encoding, Encoding]:
+    """Return the encodings of a request's body and of its answer: JSON, unless its raw headers name MessagePack."""
+    sent = wanted = JSON
+    for name, value in headers:
+        if name == b"content-type" and value.startswith(_MSGPACK):
+            sent = MSGPACK
+        elif name == b"accept" and _MSGPACK in value:
+            wanted = MSGPACK
+    return sent, wanted
