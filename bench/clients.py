@@ -6,13 +6,14 @@ from time import perf_counter_ns
 from urllib.parse import urlsplit
 
 from httptools import HttpResponseParser
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSFrame, WSListener, WSTransport, ws_connect
+
+from bench.encodings import ENCODINGS, Encoding
 
 KEPT_FIRST = 8
 """So many of a connection's first answers are kept to be verified, and its last one."""
 
 _OK = 200
-_ANSWER = b'"outputs"'
 
 
 class Recorder:
@@ -41,7 +42,15 @@ class Connection:
     Every answer must hold `outputs` outputs: an error, or an answer cut short, holds fewer.
     """
 
-    def __init__(self, messages: list[bytes], in_flight: int, outputs: int, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        messages: list[bytes],
+        in_flight: int,
+        outputs: int,
+        recorder: Recorder,
+        encoding: Encoding = ENCODINGS["json"],
+    ) -> None:
+        self._encoding = encoding
         self._messages = messages
         self._in_flight = in_flight
         self._outputs = outputs
@@ -71,7 +80,7 @@ class Connection:
         recorder = self._recorder
         if recorder.recording:
             recorder.latencies_ns.append(latency)
-        if body.count(_ANSWER) != self._outputs:
+        if body.count(self._encoding.marker) != self._outputs:
             recorder.fail(f"an answer is not as it should be: {body[:300]!r}")
             return
         self.answered += 1
@@ -120,20 +129,22 @@ class HttpConnection(Connection, asyncio.Protocol):
 
 
 class WebSocketConnection(Connection, WSListener):
-    """A WebSocket of text messages. With `greeted`, the server's first message is no answer."""
+    """A WebSocket. With `greeted`, the server's first message is no answer."""
 
     async def connect(self, url: str, *, greeted: bool) -> None:
         self._greeted = asyncio.Event()
         if not greeted:
             self._greeted.set()
-        self._transport, _ = await ws_connect(lambda: self, url.replace("http", "ws", 1))
+        spoken = self._encoding.subprotocol
+        headers = {"Sec-WebSocket-Protocol": spoken} if spoken else None
+        self._transport, _ = await ws_connect(lambda: self, url.replace("http", "ws", 1), extra_headers=headers)
         await asyncio.wait_for(self._greeted.wait(), timeout=10)
 
     def write(self, message: bytes) -> None:
-        self._transport.send(WSMsgType.TEXT, message)
+        self._transport.send(self._encoding.frame, message)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type is not WSMsgType.TEXT:
+        if frame.msg_type is not self._encoding.frame:
             self._recorder.fail(f"the server sent a {frame.msg_type.name} frame: {frame.get_payload_as_bytes()!r}")
         elif not self._greeted.is_set():
             self._greeted.set()

@@ -27,11 +27,11 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """A figure of one cell over that of another. Without a goal it is only reported."""
+    """A figure of one cell over that of another, or by itself. Without a goal it is only reported."""
 
     title: str
     of: Cell
-    over: Cell
+    over: Cell | None
     goal: Goal | None = None
     figure: Literal["steps_per_s", "p50_ms"] = "steps_per_s"
 
@@ -50,6 +50,14 @@ COMPARISONS = (
     Comparison("WS-64, 8 in flight / bare ASGI echo", _conveyor("ws-64x8"), ("ws-64x8", ECHO), Goal(0.2, 0.4)),
     Comparison("WS-64, 8 in flight / naive", _conveyor("ws-64x8"), ("ws-64x8", NAIVE)),
     Comparison("WS frame of 256 / commit script", _conveyor("frame-256"), ("alone-256", REDIS)),
+    *(
+        comparison
+        for name, told in (("frame-256-msgpack", "msgpack"), ("frame-256x2-msgpack", "msgpack, 2 in flight"))
+        for comparison in (
+            Comparison(f"the same, {told}", _conveyor(name), ("alone-256", REDIS), Goal(0.6, 0.9)),
+            Comparison(f"the same, {told}, steps/s", _conveyor(name), None, Goal(25_000, 25_000)),
+        )
+    ),
     Comparison("POST /v1/steps of 256 / commit script", _conveyor("batch-256"), ("alone-256", REDIS), Goal(0.5, 0.8)),
     Comparison("the same, 2 connections", _conveyor("batch-256x2"), ("alone-256", REDIS), Goal(0.5, 0.8)),
     Comparison("A chunk of 512 / single steps, one socket", _conveyor("ws-chunk-512"), _conveyor("ws-1"), Goal(40, 80)),

@@ -15,6 +15,7 @@ import psutil
 import uvloop
 
 from bench.clients import Connection, HttpConnection, Recorder, WebSocketConnection
+from bench.encodings import ENCODINGS
 from bench.scenarios import Scenario
 from bench.traffic import Row, Sender, senders
 
@@ -105,11 +106,12 @@ async def run(job: Job) -> Load:
 
 async def _connect(job: Job, sender: Sender, recorder: Recorder) -> Connection:
     scenario = job.scenario
+    encoding = ENCODINGS[scenario.encoding]
     if scenario.wire == "http":
-        http = HttpConnection(sender.messages, scenario.in_flight, scenario.sessions, recorder)
+        http = HttpConnection(sender.messages, scenario.in_flight, scenario.sessions, recorder, encoding)
         await http.connect(job.url)
         return http
-    socket = WebSocketConnection(sender.messages, scenario.in_flight, scenario.sessions, recorder)
+    socket = WebSocketConnection(sender.messages, scenario.in_flight, scenario.sessions, recorder, encoding)
     await socket.connect(job.url + sender.path, greeted=job.greeted)
     return socket
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from bench.encodings import ENCODINGS
 from bench.load import Sample
 from bench.scenarios import Scenario
 from bench.traffic import Row, row_at, session_id
@@ -42,12 +43,13 @@ Reader = Callable[[Scenario, bytes], list[NDArray[np.float64]]]
 
 def outputs_of(scenario: Scenario, body: bytes) -> list[NDArray[np.float64]]:
     """Read an answer of Conveyor's, see `Reader`."""
+    encoding = ENCODINGS[scenario.encoding]
     try:
-        answer = json.loads(body)
+        answer = encoding.decode(body)
         if scenario.sessions > 1 and scenario.wire == "http":
             answer = answer["results"]
         answers = answer if scenario.sessions > 1 else [answer]
-        return [np.array(each["outputs"][OUTPUT], np.float64) for each in answers]
+        return [encoding.outputs(each["outputs"][OUTPUT]) for each in answers]
     except (ValueError, TypeError, LookupError) as error:
         raise RuntimeError(f"an answer cannot be read ({error}): {body[:300]!r}") from error
 

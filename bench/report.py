@@ -127,7 +127,8 @@ def goal_cells(goal: Goal | None, value: float, unit: str) -> tuple[str, str, st
 def _text(spread: Spread) -> str:
     if not any(spread):
         return "–"
-    middle, least, most = (f"{value:,.2f}" for value in spread)
+    digits = 2 if spread[0] < 1000 else 0
+    middle, least, most = (f"{value:,.{digits}f}" for value in spread)
     return middle if least == most else f"{middle} ({least} to {most})"
 
 

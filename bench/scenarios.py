@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 Wire = Literal["http", "websocket"]
+EncodingName = Literal["json", "msgpack"]
 
 CONVEYOR = "conveyor"
 NAIVE = "naive"
@@ -33,6 +34,7 @@ class Scenario(msgspec.Struct, frozen=True):
     timesteps: int = 1
     population: int = 0
     seed: int = 0
+    encoding: EncodingName = "json"
     subjects: tuple[str, ...] = (CONVEYOR,)
 
     @property
@@ -46,6 +48,10 @@ class Scenario(msgspec.Struct, frozen=True):
         return self.sessions > 1 or self.population > 0
 
 
+def _frames(name: str, title: str, in_flight: int) -> Scenario:
+    return Scenario(name, title, "websocket", 1, in_flight=in_flight, sessions=256, encoding="msgpack")
+
+
 _ALL = (CONVEYOR, NAIVE, ECHO)
 
 SCENARIOS = (
@@ -55,6 +61,8 @@ SCENARIOS = (
     Scenario("ws-64", "WebSocket, 64 sockets", "websocket", 64, subjects=_ALL),
     Scenario("ws-64x8", "WebSocket, 64 sockets, 8 in flight", "websocket", 64, in_flight=8, subjects=_ALL),
     Scenario("frame-256", "WS /v1/stream, 256 sessions a frame", "websocket", 1, sessions=256),
+    _frames("frame-256-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack", in_flight=1),
+    _frames("frame-256x2-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack, 2 in flight", in_flight=2),
     Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256),
     Scenario("batch-256x2", "POST /v1/steps, 256 sessions a call, 2 connections", "http", 2, sessions=256),
     Scenario("chunk-512", "REST, 512 timesteps a chunk", "http", 1, timesteps=512),

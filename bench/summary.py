@@ -55,7 +55,7 @@ class Ratio(msgspec.Struct, frozen=True):
     """How many times over: of a figure, and of processor time per timestep turned around, so that more is better.
 
     Each round gives one ratio, of two measurements made shortly after one another. What else happens on a machine
-    slows both, so a ratio is steadier than its parts.
+    slows both, so a ratio is steadier than its parts. Where nothing is compared, it is the figure itself.
     """
 
     title: str
@@ -86,23 +86,21 @@ def ratios(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> list[Ra
 
 
 def _ratio(comparison: Comparison, rounds: Sequence[Round]) -> Ratio | None:
-    pairs = []
+    figures, processor = [], []
     for each in rounds:
         by_cell = {(m.scenario, m.subject): m for m in each.measurements}
-        if comparison.of in by_cell and comparison.over in by_cell:
-            pairs.append((by_cell[comparison.of], by_cell[comparison.over]))
-    if not pairs:
+        of = by_cell.get(comparison.of)
+        if of is None:
+            continue
+        if comparison.over is None:
+            figures.append(getattr(of, comparison.figure))
+        elif (over := by_cell.get(comparison.over)) is not None:
+            figures.append(getattr(of, comparison.figure) / getattr(over, comparison.figure))
+            if of.server_cpu_s and over.subject not in PARTS:  # a part alone has no server: its process only sends
+                processor.append(over.server_cpu_s / of.server_cpu_s)
+    if not figures:
         return None
-    return Ratio(
-        title=comparison.title,
-        figure=_spread([getattr(of, comparison.figure) / getattr(over, comparison.figure) for of, over in pairs]),
-        # A part alone has no server: its process only sends.
-        processor=_spread(
-            [over.server_cpu_s / of.server_cpu_s for of, over in pairs if of.server_cpu_s and over.subject not in PARTS]
-        ),
-        goal=comparison.goal,
-        rounds=len(pairs),
-    )
+    return Ratio(comparison.title, _spread(figures), _spread(processor), comparison.goal, len(figures))
 
 
 def _spread(values: Sequence[float]) -> Spread:

@@ -1,12 +1,12 @@
 """The bytes that go over the wire, made before the clock runs."""
 
-import json
 import random
 from collections.abc import Sequence
 from functools import cache
 
 import msgspec
 
+from bench.encodings import ENCODINGS
 from bench.scenarios import Scenario
 
 Row = list[float]
@@ -63,12 +63,11 @@ def _order(population: int, at_most: int, seed: int) -> list[int]:
 
 
 def _among_population(scenario: Scenario, prefix: str, rows: Sequence[Row], connection: int) -> Sender:
+    encoding = ENCODINGS[scenario.encoding]
     ids, messages = [], []
     for session in share(scenario, connection):
         ids.append(session_id(prefix, session))
-        messages.append(
-            json.dumps({"session_id": ids[-1], "x": row_at(rows, session, 0)}, separators=(",", ":")).encode()
-        )
+        messages.append(encoding.encode({"session_id": ids[-1], "x": encoding.timestep(row_at(rows, session, 0))}))
     return Sender(_path(scenario, ids[0]), ids, messages)
 
 
@@ -80,11 +79,12 @@ def _path(scenario: Scenario, only_id: str) -> str:
 
 def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequence[int], message: int) -> bytes:
     first = message * scenario.timesteps
+    encoding = ENCODINGS[scenario.encoding]
 
-    def x(session: int) -> Row | list[Row]:
+    def x(session: int) -> object:
         if scenario.timesteps == 1:
-            return row_at(rows, session, first)
-        return [row_at(rows, session, first + t) for t in range(scenario.timesteps)]
+            return encoding.timestep(row_at(rows, session, first))
+        return encoding.timestep([row_at(rows, session, first + t) for t in range(scenario.timesteps)])
 
     content: object
     if scenario.sessions == 1:
@@ -92,7 +92,7 @@ def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequen
     else:
         steps = [{"session_id": session_id(prefix, session), "x": x(session)} for session in sessions]
         content = {"steps": steps} if scenario.wire == "http" else steps
-    return json.dumps(content, separators=(",", ":")).encode()
+    return encoding.encode(content)
 
 
 def request(path: str, body: bytes, content_type: str = "application/json", further: str = "") -> bytes:

@@ -7,15 +7,14 @@ import pytest
 pytest.importorskip("matplotlib", reason="needs the bench extra")
 pytest.importorskip("psutil", reason="needs the bench extra")
 
-from bench import capacity
-from bench.goals import Goal
-from bench.growth_page import image_of, page_part, tables
+from bench import capacity, growth_page, report
+from bench.goals import Comparison, Goal
 from bench.growth_plot import plot
 from bench.measure import Measurement
 from bench.pages import between_markers
 from bench.probes.memory import RECORD
 from bench.scenarios import CONVEYOR, REDIS, REDIS_SPLIT
-from bench.summary import Reading, Round, Run, readings
+from bench.summary import Reading, Round, Run, ratios, readings
 from bench.sweeps import Growth, Point, Sweep
 
 
@@ -34,6 +33,16 @@ def test_readings_are_medians_over_the_rounds() -> None:
     ((reading, spread),) = readings(Run("", {}, 1.0, rounds, []))
     assert reading.title == "start"
     assert spread == (2.0, 1.0, 3.0)
+
+
+def test_a_figure_may_have_a_goal_of_its_own() -> None:
+    comparison = Comparison("frames", ("frames", CONVEYOR), None, Goal(25_000, 25_000))
+    rounds = [Round([cell("frames", CONVEYOR, speed=speed)]) for speed in (20_000, 30_000, 26_000)] + [Round()]
+    run = Run("", {}, 1.0, rounds, [])
+    (ratio,) = ratios(run, [comparison])
+    assert (ratio.figure, ratio.rounds) == ((26_000, 20_000, 30_000), 3)
+    ((_, _, (row,)), _) = report.tables(run, [comparison])
+    assert row == ["frames", "≥ 25,000", "≥ 25,000", "26,000 (20,000 to 30,000)", "aim met", "–", "3"]
 
 
 def test_capacity_is_the_lesser_of_workers_and_shards() -> None:
@@ -63,14 +72,14 @@ def test_growth_becomes_a_table_and_a_picture(tmp_path: Path) -> None:
     points = [Point("conveyor", x, cell("any", CONVEYOR, speed=speed)) for x, speed in ((1, 10), (1, 30), (4, 100))]
     sweep = Sweep("workers", "Workers", "workers", points)
     growth = Growth("python -m bench.growth", {"processor": "any", "redis-server": "7"}, 1.0, [sweep], ["hidden: gone"])
-    ((title, head, rows),) = tables(growth)
+    ((title, head, rows),) = growth_page.tables(growth)
     assert (title, head[:3]) == ("Workers", ("what", "workers", "steps/s"))
     assert [row[:3] for row in rows] == [["conveyor", "1", "20"], ["conveyor", "4", "100"]]
-    part = page_part(growth, tmp_path / "docs" / "images", tmp_path / "docs" / "page.md")
+    part = growth_page.page_part(growth, tmp_path / "docs" / "images", tmp_path / "docs" / "page.md")
     assert "![Workers](images/growth-workers.png)" in part
     assert part.endswith("Not measured: hidden: gone")
-    plot(sweep, tmp_path / image_of(sweep))
-    assert (tmp_path / image_of(sweep)).read_bytes().startswith(b"\x89PNG")
+    plot(sweep, tmp_path / growth_page.image_of(sweep))
+    assert (tmp_path / growth_page.image_of(sweep)).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_page_without_its_markers_is_told() -> None:
