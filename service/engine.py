@@ -21,9 +21,10 @@ from service.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)
 
-_PASSES = 3
+_PASSES = 5
 """Passes of the event loop from a batch's end to the forming of the next: its answers are sent, the sockets are read,
-what they held is submitted. It is ready, and a batch formed before it would cost the same for half the sessions."""
+what they held is submitted. It is ready, and a batch formed before it would cost the same for half the sessions.
+After a batch of one session there is nobody to wait for."""
 
 
 class Engine:
@@ -143,4 +144,4 @@ class Engine:
                     refuse(turn.steps, failure, self._observer)
             self._former.done(batch, again)
             if not isinstance(failure, ShuttingDown):
-                self._pump_after(_PASSES)
+                self._pump_after(_PASSES if len(batch.turns) > 1 else 0)

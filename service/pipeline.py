@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,15 @@ from service.core.timestep import named
 from service.pending import Pending, Ran, Run, StepBatch, StepTurn, refuse
 from service.planner import Planner, not_found
 
+T = TypeVar("T")
+
 INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
 done, up to 5 ms while the loop is busy, and the batch with it."""
 
-_PART = 64
-"""About as many sessions of a large batch are run and sent to the store together: the store works on one part while the
-next one is run. In smaller parts another run and another exchange cost more than they hide."""
+_HALVED, _PART = 32, 64
+"""A batch of so many sessions is run and sent to the store in halves, a larger one in parts of about `_PART`: the store
+works on one part while the next is run. In smaller parts another run and another exchange cost more than they hide."""
 
 
 class Pipeline:
@@ -51,27 +54,29 @@ class Pipeline:
         self._threads.shutdown()
 
     async def advance(self, batch: StepBatch) -> list[StepTurn]:
-        """Answer a batch's steps. Returns the turns that are to be made again.
-
-        Raises `StoreUnavailable` where sessions cannot be read; the steps that it left unanswered did not advance.
-        """
+        """Answer a batch's steps. Returns the turns that are to be made again."""
         self._refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
         if batch.turns:
             longest_waiting = min([turn.steps[0].submitted for turn in batch.turns])
             self._observer.stage("queue", self._clock() - longest_waiting)
         again: list[StepTurn] = []
-        writes: list[asyncio.Task[None]] = []
+        groups, unread = self._planner.plan(batch.turns)
+        work = [asyncio.create_task(self._read_and_run(part, again)) for part in _parts(unread)]
         try:
-            for (layout, _), group in (await self._planner.plan(batch.turns)).items():
+            for (layout, _), group in groups.items():
                 for part in _parts(group):
-                    ran = await self._run(layout, part, again)
-                    writes.append(asyncio.create_task(self._commit(ran, again)))
-                    await asyncio.sleep(0)  # the write is on its way
-            failures = await asyncio.gather(*writes, return_exceptions=True)
+                    if work:
+                        await asyncio.sleep(0)  # what has been begun goes on its way to the store
+                    writing = self._commit(await self._run(layout, part, again), again)
+                    if len(part) == len(batch.turns):
+                        await writing  # there is nothing beside it
+                    else:
+                        work.append(asyncio.create_task(writing))
+            failures = await asyncio.gather(*work, return_exceptions=True)
         except BaseException:
-            for write in writes:
-                write.cancel()
-            await asyncio.gather(*writes, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             raise
         for failure in filter(None, failures):
             raise failure
@@ -90,6 +95,12 @@ class Pipeline:
 
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
+
+    async def _read_and_run(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
+        ran: list[Ran] = []
+        for (layout, _), group in (await self._planner.read(turns)).items():
+            ran += await self._run(layout, group, again)
+        await self._commit(ran, again)
 
     async def _run(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> list[Ran]:
         """Run turns of one model and one length as one batch.
@@ -167,11 +178,11 @@ class Pipeline:
             self._observer.steps(model, timesteps)
 
 
-def _parts(group: list[Run]) -> Iterator[list[Run]]:
-    """Divide turns into parts of about `_PART`, of the same size but for one turn."""
-    count = max(1, round(len(group) / _PART))
+def _parts(whole: list[T]) -> Iterator[list[T]]:
+    """Divide turns into parts that differ in size by one at most."""
+    count = max(min(len(whole), 1), len(whole) // _HALVED and 2, round(len(whole) / _PART))
     for i in range(count):
-        yield group[i * len(group) // count : (i + 1) * len(group) // count]
+        yield whole[i * len(whole) // count : (i + 1) * len(whole) // count]
 
 
 def all_finite(*parts: Floats) -> bool:

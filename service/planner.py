@@ -29,11 +29,11 @@ class Planner:
         self._clock = clock
         self._layouts: dict[bytes, Layout] = {}
 
-    async def plan(self, turns: Sequence[StepTurn]) -> Groups:
-        """Return what to run. Raises `StoreUnavailable` where sessions cannot be read.
+    def plan(self, turns: Sequence[StepTurn]) -> tuple[Groups, list[StepTurn]]:
+        """Return what to run of these turns, and those of them that have to be read first.
 
         On a remembered record only turns of steps that come next are planned, since a commit will tell whether it was
-        out of date. For all others it is read anew.
+        out of date.
         """
         groups: Groups = defaultdict(list)
         unread: list[StepTurn] = []
@@ -47,13 +47,18 @@ class Planner:
                     continue
             unread.append(turn)
         self._observer.cache(len(turns) - len(unread), len(unread))
-        if unread:
-            await self._plan_unread(unread, groups)
-        return groups
+        return groups, unread
 
-    async def _plan_unread(self, turns: Sequence[StepTurn], groups: Groups) -> None:
+    async def read(self, turns: Sequence[StepTurn]) -> Groups:
+        """Read turns' records and return what to run. The steps that need no run are answered, or refused."""
+        groups: Groups = defaultdict(list)
         started = self._clock()
-        loaded = await self._store.load([turn.key for turn in turns])
+        try:
+            loaded = await self._store.load([turn.key for turn in turns])
+        except ConveyorError as error:
+            for turn in turns:
+                self._refuse(turn.steps, error)
+            return groups
         self._observer.stage("read", self._clock() - started)
         finite = records.all_finite([record for record in loaded if record is not None])
         for turn, record in zip(turns, loaded, strict=True):
@@ -68,6 +73,7 @@ class Planner:
             except ConveyorError as error:
                 self._cache.drop(turn.key)
                 self._refuse(turn.steps, error)
+        return groups
 
     def _layout(self, record: bytes) -> Layout:
         """Return a record's layout. Raises `InvalidRecord`, and `ModelMismatch` where its model is not served."""

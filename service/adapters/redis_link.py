@@ -81,6 +81,10 @@ class RedisLink:
         """Send a command whose repetition does no harm."""
         return await self._insist(hiredis.pack_command(command))
 
+    async def many(self, command: bytes, bulks: Sequence[bytes]) -> Reply:
+        """Send a command whose repetition does no harm, of arguments that are packed already, see `bulk`."""
+        return await self._insist(b"".join((b"*%d\r\n" % (1 + len(bulks)), bulk(command), *bulks)))
+
     async def call_once(self, *command: Any) -> Any:
         """Send a command; return the reply."""
         try:

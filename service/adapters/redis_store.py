@@ -4,11 +4,11 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from service.adapters.redis_link import RedisLink, Script, bulk
+from service.adapters.redis_link import RedisLink, Reply, Script, bulk
 from service.core.errors import ConveyorError, InvalidRequest, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.record import EPOCH_SLICE, HEADER, NONCE_SLICE, VERSION_SLICE, readable, step_of, ttl_s_of
@@ -38,7 +38,7 @@ class RedisStore:
         self._description = description or f"Redis at {_without_password(url)}"
 
     async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
-        values: list[bytes | None] = await self._read("MGET", *map(redis_key, keys))
+        values: list[bytes | None] = await self._certain(self._link.many(b"MGET", [_key_bulk(key) for key in keys]))
         return values
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
@@ -109,14 +109,17 @@ class RedisStore:
         await self._link.close()
 
     async def _read(self, *command: Any) -> Any:
-        """Send a command that changes nothing: where it fails, nothing is in doubt."""
+        """Send a command that changes nothing."""
+        return await self._certain(self._link.call(*command))
+
+    async def _certain(self, reading: Awaitable[Reply]) -> Any:
+        """Return what was read: where reading fails, nothing is in doubt."""
         try:
-            return (await self._link.call(*command)).value
+            return (await reading).value
         except OutcomeUnknown as error:
             raise StoreUnavailable(f"Redis did not answer: {error.__cause__ or error}") from error
 
 
-@lru_cache(maxsize=65_536)
 def redis_key(key: SessionKey) -> str:
     """Return the name of a session's value. The hash tag in braces decides its slot on a cluster."""
     tag = zlib.crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS

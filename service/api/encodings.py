@@ -37,6 +37,7 @@ class Encoding(NamedTuple):
     step: Decoder[StepMessage]
     addressed: Decoder[Addressed]
     many: Decoder[ManySteps | PackedManySteps]
+    array: Decoder[Sequence[Addressed]]
     raw: Decoder[RawSteps]
     items: Decoder[list[msgspec.Raw]]
     session_name: Decoder[SessionName]
@@ -70,6 +71,7 @@ JSON = Encoding(
     step=msgspec.json.Decoder(StepMessage),
     addressed=msgspec.json.Decoder(AddressedStep),
     many=msgspec.json.Decoder(ManySteps),
+    array=msgspec.json.Decoder(list[AddressedStep]),
     raw=msgspec.json.Decoder(RawSteps),
     items=msgspec.json.Decoder(list[msgspec.Raw]),
     session_name=msgspec.json.Decoder(SessionName),
@@ -84,6 +86,7 @@ MSGPACK = Encoding(
     step=msgspec.msgpack.Decoder(PackedStep),
     addressed=msgspec.msgpack.Decoder(PackedAddressedStep),
     many=msgspec.msgpack.Decoder(PackedManySteps),
+    array=msgspec.msgpack.Decoder(list[PackedAddressedStep]),
     raw=msgspec.msgpack.Decoder(RawSteps),
     items=msgspec.msgpack.Decoder(list[msgspec.Raw]),
     session_name=msgspec.msgpack.Decoder(SessionName),

@@ -1,7 +1,7 @@
 """``POST …/steps``: the routes that every timestep takes, and so the thin ones."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.dependencies import Services, key_of, services_of
 from service.api.encodings import Encoding, of_request
-from service.api.hot import ThinRoute
+from service.api.hot import Encoded, ThinRoute, body_of
 from service.api.messages import Addressed, Answer, decode, rest_answer, rest_error
 from service.api.openapi import body
 from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
@@ -40,7 +40,7 @@ async def step(request: Request) -> Response:
     services = services_of(request)
     session_id = request.path_params["session_id"]
     sent, wanted = of_request(request.scope["headers"])
-    timestep = decode(sent.step, await request.body()).timestep(services.limits)
+    timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
     result = await services.engine.submit(key_of(session_id), timestep)
     return _response(wanted, rest_answer(session_id, result))
 
@@ -50,7 +50,7 @@ async def many_steps(request: Request) -> Response:
     """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
     services = services_of(request)
     sent, wanted = of_request(request.scope["headers"])
-    steps = _addressed(sent, await request.body(), services.limits.max_frame_steps)
+    steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
     started = [(step, start(services, step)) for step in steps]
     for _, outcome in started:
         if isinstance(outcome, asyncio.Future) and not outcome.done():
@@ -89,7 +89,7 @@ def decode_step(encoding: Encoding, content: bytes | str) -> Addressed | Malform
             return Malformed(None, error)
 
 
-def decode_each(encoding: Encoding, items: Sequence[msgspec.Raw], limit: int) -> list[Addressed | Malformed]:
+def _each(encoding: Encoding, items: Sequence[msgspec.Raw], limit: int) -> list[Addressed | Malformed]:
     """Decode steps one by one, so that a malformed one is alone with its error."""
     if len(items) > limit:
         raise InvalidRequest(f"{len(items)} steps were sent at once; at most {limit} are taken")
@@ -97,14 +97,24 @@ def decode_each(encoding: Encoding, items: Sequence[msgspec.Raw], limit: int) ->
 
 
 def _addressed(encoding: Encoding, content: bytes, limit: int) -> Sequence[Addressed | Malformed]:
+    steps = _at_once(lambda: encoding.many.decode(content).steps, limit)
+    return _each(encoding, decode(encoding.raw, content).steps, limit) if steps is None else steps
+
+
+def decode_array(encoding: Encoding, content: bytes | str, limit: int) -> Sequence[Addressed | Malformed]:
+    """Decode an array of steps that name their sessions. Raises `InvalidRequest` for more than `limit`."""
+    steps = _at_once(lambda: encoding.array.decode(content), limit)
+    return _each(encoding, decode(encoding.items, content), limit) if steps is None else steps
+
+
+def _at_once(decoded: Callable[[], Sequence[Addressed]], limit: int) -> Sequence[Addressed] | None:
+    """Return steps that can be decoded together; the others are decoded one by one, which also says what is wrong."""
     try:
-        steps = encoding.many.decode(content).steps
-        if len(steps) <= limit:
-            return steps
+        steps = decoded()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass  # decoded step by step below, which also says what is wrong
-    return decode_each(encoding, decode(encoding.raw, content).steps, limit)
+        return None
+    return steps if len(steps) <= limit else None
 
 
 def _response(encoding: Encoding, answer: Answer) -> Response:
-    return Response(encoding.encode(answer), media_type=encoding.media_type)
+    return Encoded(encoding.encode(answer), encoding.media_type)

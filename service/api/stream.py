@@ -10,7 +10,7 @@ from service.api.dependencies import Services, key_of, services_of
 from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.socket import Socket, SocketRoute
-from service.api.steps import Malformed, Started, answer, decode_each, decode_step, start
+from service.api.steps import Malformed, Started, answer, decode_array, decode_step, start
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown, Unavailable
 from service.core.session import Result, Session, SessionKey, require_session_id
 
@@ -52,8 +52,7 @@ async def stream_many(socket: Socket) -> None:
     def ask(content: bytes | str) -> Asked:
         try:
             if encoding.is_array(content):
-                items = decode(encoding.items, content)
-                steps = decode_each(encoding, items, services.limits.max_frame_steps)
+                steps = decode_array(encoding, content, services.limits.max_frame_steps)
                 return _Steps([(step, start(services, step)) for step in steps])
             step = decode_step(encoding, content)
             return _Steps([(step, start(services, step))], alone=True)
