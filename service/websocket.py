@@ -78,11 +78,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def pause(self) -> None:
         """Hand over no more messages, and let the client wait."""
         self._held = self.read_paused = True
-        self.transport.pause_reading()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def resume(self) -> None:
         self._held = self.read_paused = False
-        self.transport.resume_reading()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
         if self._unread:
             self.loop.call_soon(self._read)
 
