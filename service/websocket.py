@@ -9,6 +9,7 @@ from struct import Struct
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 
@@ -125,7 +126,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             try:
                 content = content.decode()
             except UnicodeDecodeError:
-                super().send_receive_event_to_app()  # closes with 1007
+                self.frames = []
+                self.conn.send_close(CloseCode.INVALID_DATA)
+                self.handle_parser_exception()
                 return
         self.frames = []
         self._on_message(content)
@@ -158,7 +161,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._on_message(content.decode() if first == _TEXT else content)  # type: ignore[misc]
                 return
             except UnicodeDecodeError:
-                pass  # the library closes with 1007
+                pass  # told to the library, and closed for, below
         if not first & _CONTROL:
             self._fragmented = not first & _FIN
         super().data_received(frame)
