@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 import psutil
 
-from bench.load import Load, cpu_seconds, percentile_ms, rss
+from bench.load import Load, cpu_seconds, hand_over, percentile_ms, rss
 
 
 class AloneJob(msgspec.Struct, frozen=True):
@@ -39,8 +39,7 @@ def measure_alone(prepare: Callable[[AloneJob, int], Callable[[], int]]) -> None
         os.sched_setaffinity(0, job.cores)
     gc.disable()
     loads = [_measure(prepare(job, batch), job) for batch in job.batches]
-    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
-        output.write(msgspec.json.encode(loads))
+    hand_over(loads)
 
 
 def _measure(call: Callable[[], int], job: AloneJob) -> Load:

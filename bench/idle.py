@@ -7,7 +7,7 @@ import msgspec
 import uvloop
 
 from bench.clients import Recorder, WebSocketConnection
-from bench.load import family, rss
+from bench.load import family, hand_over, rss
 from bench.reference import rows
 from bench.scenarios import Scenario
 from bench.traffic import senders
@@ -60,8 +60,7 @@ async def run(job: IdleJob) -> IdleSockets:
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=IdleJob)
     found = uvloop.run(run(job))
-    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
-        output.write(msgspec.json.encode(found))
+    hand_over(found)
 
 
 if __name__ == "__main__":

@@ -148,12 +148,18 @@ def percentile_ms(latencies_ns: list[int], share: float) -> float:
     return latencies_ns[min(int(share * len(latencies_ns)), len(latencies_ns) - 1)] / 1e6
 
 
+def hand_over(result: object) -> None:
+    """Write what was found to standard output, for the process that started this one.
+
+    Under PYTHONUNBUFFERED, sys.stdout.buffer is no buffer, and may write less than it is given.
+    """
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+        output.write(msgspec.json.encode(result))
+
+
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    load = uvloop.run(run(job))
-    # Under PYTHONUNBUFFERED, sys.stdout.buffer is no buffer, and may write less than it is given.
-    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
-        output.write(msgspec.json.encode(load))
+    hand_over(uvloop.run(run(job)))
 
 
 if __name__ == "__main__":

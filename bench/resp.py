@@ -4,13 +4,15 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from service.adapters.redis_link import bulk
+
 TIMEOUT_S = 30
 _TOLD = 200
 
 
 def pack(*words: bytes) -> bytes:
     """Return a command as it goes over the wire."""
-    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+    return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))
 
 
 class Link:

@@ -180,7 +180,8 @@ class Pipeline:
 
 def _parts(whole: list[T]) -> Iterator[list[T]]:
     """Divide turns into parts that differ in size by one at most."""
-    count = max(min(len(whole), 1), len(whole) // _HALVED and 2, round(len(whole) / _PART))
+    fewest = 2 if len(whole) >= _HALVED else 1
+    count = min(max(fewest, round(len(whole) / _PART)), len(whole))
     for i in range(count):
         yield whole[i * len(whole) // count : (i + 1) * len(whole) // count]
 

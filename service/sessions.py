@@ -21,7 +21,7 @@ from service.core.ports import Commit, Model, Models, Page, StateStore
 from service.core.session import Session, SessionKey, Values
 from service.core.timestep import rows
 from service.engine import Engine
-from service.pipeline import finite_rows, unix_ms
+from service.pipeline import all_finite, unix_ms
 from service.planner import not_found
 
 _MAX_STEP = 2**53 - 1
@@ -149,7 +149,7 @@ class Sessions:
             raise InvalidRequest(f"history has {len(history)} timesteps; 1 to {self._max_history} are taken")
         x: Floats = rows(model.spec, history, "history")
         outputs, state = await self._engine.run(model, x[None], np.zeros((1, model.spec.state_size), np.float32))
-        if not finite_rows(outputs, state).all():
+        if not all_finite(outputs, state):
             raise NonFiniteOutput("the model has no finite answer to this history; no session was opened")
         return session._replace(step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidRecord
-from service.core.record import FLOAT_BYTES, HEADER, step_of
+from service.core.record import CHANGED_AT, FLOAT_BYTES, HEADER, step_of
 from service.core.session import ModelRef, Session
 from service.core.spec import ModelSpec
 
@@ -34,7 +34,7 @@ class Layout:
         self.size = outputs_at + FLOAT_BYTES * spec.output_size
         self.fields = np.dtype(
             {
-                "names": ["step", "nonce", "updated_at_ms", "outputs_n", "state", "outputs"],
+                "names": [*CHANGED_AT, "state", "outputs"],
                 "formats": [
                     "<u8",
                     "<u8",
@@ -43,7 +43,7 @@ class Layout:
                     (np.uint8, outputs_at - state_at),
                     (np.uint8, self.size - outputs_at),
                 ],
-                "offsets": [12, 20, 28, 54, state_at, outputs_at],
+                "offsets": [*CHANGED_AT.values(), state_at, outputs_at],
                 "itemsize": self.size,
             }
         )

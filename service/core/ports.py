@@ -17,7 +17,7 @@ Clock = Callable[[], float]
 
 
 class Commit(NamedTuple):
-    """Replace the record under `key` by `record`, if the one there still begins with `version` (`VERSION_SLICE`)."""
+    """Replace the record under `key` by `record`, if the one there still has `version` at `record.VERSION_SLICE`."""
 
     key: SessionKey
     version: bytes

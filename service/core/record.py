@@ -36,6 +36,8 @@ FORMAT = 1
 EPOCH_SLICE = slice(4, 12)
 VERSION_SLICE = slice(4, 20)
 NONCE_SLICE = slice(20, 28)
+CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
+"""Where in a record the numbers stand that a step changes."""
 
 HEADER = struct.Struct("<3sBQQQQI8sBBII")
 FLOAT_BYTES = 4
