@@ -7,13 +7,14 @@ from typing import Annotated, Protocol, TypedDict
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from service.core.access import ANYBODY, Principal
 from service.core.ports import Models, StateStore
 from service.core.session import SessionKey
 from service.engine import Engine
 from service.sessions import Sessions
 
-TENANT = "default"
-"""Every session's tenant, as long as nobody has to say who they are."""
+PRINCIPAL = "conveyor.principal"
+"""Where an ASGI scope says who asks."""
 
 
 class Stoppable(Protocol):
@@ -67,10 +68,17 @@ def services_of(connection: HTTPConnection) -> Services:
     return services
 
 
-def key_of(session_id: str) -> SessionKey:
-    """Return the key of the session that a path names."""
-    return SessionKey(TENANT, session_id)
+def principal_of(connection: HTTPConnection) -> Principal:
+    """Return who asks: anybody, where nobody has to say who they are."""
+    principal: Principal = connection.scope.get(PRINCIPAL, ANYBODY)
+    return principal
+
+
+def key_of(connection: HTTPConnection, session_id: str) -> SessionKey:
+    """Return the key of the session that a path names, which is one of the tenant's who asks."""
+    return SessionKey(principal_of(connection).tenant, session_id)
 
 
 Serving = Annotated[Services, Depends(services_of)]
+Caller = Annotated[Principal, Depends(principal_of)]
 Key = Annotated[SessionKey, Depends(key_of)]

@@ -40,7 +40,10 @@ WIRE: dict[type[ConveyorError], Wire] = {
     errors.StepGap: Wire(HTTPStatus.CONFLICT, 4409, fragile=True),
     errors.Unavailable: Wire(HTTPStatus.SERVICE_UNAVAILABLE),
     errors.Overloaded: Wire(HTTPStatus.TOO_MANY_REQUESTS, 4429, fragile=True),
+    errors.RateLimited: Wire(HTTPStatus.TOO_MANY_REQUESTS),
     errors.ShuttingDown: Wire(HTTPStatus.SERVICE_UNAVAILABLE, 1012),
+    errors.Unauthenticated: Wire(HTTPStatus.UNAUTHORIZED, 1008),
+    errors.Forbidden: Wire(HTTPStatus.FORBIDDEN, 1008),
     errors.InternalError: Wire(HTTPStatus.INTERNAL_SERVER_ERROR, 1011),
 }
 """An error that is not listed is treated as its nearest ancestor is."""

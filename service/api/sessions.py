@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.dependencies import TENANT, Key, Services, Serving
+from service.api.dependencies import Caller, Key, Services, Serving
 from service.api.encodings import JSON
 from service.api.schemas import CreateSession, ForkSession, OpenSession, SessionInfo, SessionList, session_info
 from service.core.errors import ModelMismatch
@@ -20,9 +20,9 @@ _RECORD_CONTENT: dict[str, Any] = {RECORD: {"schema": {"type": "string", "format
 
 
 @router.post("", status_code=201, response_model=SessionInfo)
-async def create_session(request: CreateSession, services: Serving) -> Response:
+async def create_session(request: CreateSession, caller: Caller, services: Serving) -> Response:
     """Open a session under a name that is free, primed with `history` if there is any."""
-    key = _new_key(request.session_id)
+    key = _new_key(caller.tenant, request.session_id)
     session = await services.sessions.create(key, request.model, request.version, request.ttl_s, request.history)
     return _answer(services, key, session, 201)
 
@@ -37,15 +37,16 @@ async def open_session(key: Key, request: OpenSession, services: Serving) -> Res
 
 @router.get("", response_model=SessionList, response_model_exclude_unset=True)
 async def list_sessions(
+    caller: Caller,
     services: Serving,
     model: Annotated[str | None, Query(description="Only sessions of this model")] = None,
     cursor: Annotated[str | None, Query(description="Where the last page ended")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> SessionList:
     """List sessions, in no particular order."""
-    page = await services.sessions.list(TENANT, model, cursor, limit)
+    page = await services.sessions.list(caller.tenant, model, cursor, limit)
     return SessionList(
-        sessions=[session_info(SessionKey(TENANT, id_), session) for id_, session in page.sessions],
+        sessions=[session_info(SessionKey(caller.tenant, id_), session) for id_, session in page.sessions],
         cursor=page.cursor,
     )
 
@@ -72,7 +73,7 @@ async def reset_session(key: Key, services: Serving) -> Response:
 async def fork_session(key: Key, services: Serving, request: ForkSession | None = None) -> Response:
     """Copy a session to a name that is free."""
     request = request or ForkSession()
-    new = _new_key(request.session_id)
+    new = _new_key(key.tenant, request.session_id)
     return _answer(services, new, await services.sessions.fork(key, new, request.ttl_s), 201)
 
 
@@ -95,8 +96,8 @@ async def put_state(key: Key, request: Request, services: Serving) -> Response:
     return _answer(services, key, session, 201 if created else 200)
 
 
-def _new_key(session_id: str | None) -> SessionKey:
-    return SessionKey(TENANT, require_session_id(session_id) if session_id is not None else str(uuid.uuid4()))
+def _new_key(tenant: str, session_id: str | None) -> SessionKey:
+    return SessionKey(tenant, require_session_id(session_id) if session_id is not None else str(uuid.uuid4()))
 
 
 def _answer(services: Services, key: SessionKey, session: Session, status: int = 200) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
-from service.api.dependencies import Services, key_of, services_of
+from service.api.dependencies import Services, key_of, principal_of, services_of
 from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.socket import Socket, SocketRoute
@@ -19,7 +19,7 @@ async def stream(socket: Socket) -> None:
     """Stream one session. With `model` in the query it is opened if it is not there."""
     services = services_of(socket)
     session_id = socket.path_params["session_id"]
-    key = key_of(session_id)
+    key = key_of(socket, session_id)
     await socket.accept()
     try:
         session = await _session(services, key, socket.query_params)
@@ -48,14 +48,15 @@ async def stream_many(socket: Socket) -> None:
     await socket.accept()
 
     encoding = socket.encoding
+    tenant = principal_of(socket).tenant
 
     def ask(content: bytes | str) -> Asked:
         try:
             if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps([(step, start(services, step)) for step in steps])
+                return _Steps([(step, start(services, tenant, step)) for step in steps])
             step = decode_step(encoding, content)
-            return _Steps([(step, start(services, step))], alone=True)
+            return _Steps([(step, start(services, tenant, step))], alone=True)
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 

@@ -20,11 +20,14 @@
     │   └── ModelMismatch       the session belongs to another model, version or file
     ├── Unavailable             nothing is wrong with the request; `retry_after_s` says when to try again
     │   ├── Overloaded          the queue is full
+    │   ├── RateLimited         who asks has asked for more than they may in that time
     │   ├── DeadlineExceeded    the step waited too long and was not run
     │   ├── ShuttingDown
     │   ├── StoreUnavailable    the state store cannot be reached, nothing advanced
     │   ├── StoreFull           the state store has no memory left, nothing advanced
     │   └── OutcomeUnknown      the store went away in the middle of a write: the step may have been applied
+    ├── Unauthenticated         who asks is not known, and would have to be
+    ├── Forbidden               who asks is known, and may not
     └── InternalError           a defect here or in a model
         └── ModelFailed
 
@@ -128,6 +131,10 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class RateLimited(Unavailable):
+    code = "rate_limited"
+
+
 class DeadlineExceeded(Unavailable):
     code = "deadline_exceeded"
 
@@ -152,6 +159,16 @@ class OutcomeUnknown(Unavailable):
         super().__init__(
             f"{what}; the step may have been applied: send it again with its step number to be told", **fields
         )
+
+
+class Unauthenticated(ConveyorError):
+    code = "unauthenticated"
+
+
+class Forbidden(ConveyorError):
+    """Carries `required_scope` where a scope is what is missing."""
+
+    code = "forbidden"
 
 
 class InternalError(ConveyorError):
