@@ -1,0 +1,31 @@
+"""`SharedBuckets` on Redis: one key per bucket, one script call for all that a process has to settle."""
+
+from collections.abc import Sequence
+
+from service.adapters.redis_link import RedisLink, Script, bulk
+from service.core.rate import Charge
+
+_MICROSECONDS = 1_000_000
+
+
+class RedisRates:
+    """See `service.core.rate.SharedBuckets`.
+
+    A script whose reply was lost is sent once more, and may take twice: what was spent in the tenth of a second before
+    a connection failed then counts double, to the disadvantage of who spent it and for that moment only.
+    """
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+        self._charge = Script("charge")
+
+    async def charge(self, charges: Sequence[Charge]) -> list[float]:
+        bulks = [bulk(_key(charge.name)) for charge in charges]
+        bulks += [bulk(b"%d" % max(1, round(cost / rate * _MICROSECONDS))) for _, cost, rate in charges]
+        replies, _ = await self._link.run(self._charge, len(charges), len(charges), bulks)
+        return [backlog / _MICROSECONDS for backlog in replies]
+
+
+def _key(name: str) -> bytes:
+    """Return the key of a bucket. On a cluster they are in one slot, for one script to settle them."""
+    return f"conveyor:rate:{{all}}:{name}".encode()

@@ -1,0 +1,84 @@
+"""Rate limits on the wire: who has spent theirs is refused, and everybody who has one is told what is left of it.
+
+The header fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+"""
+
+import math
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.dependencies import PRINCIPAL, services_of
+from service.api.problems import problem_response
+from service.core.access import ANYBODY
+from service.core.errors import RateLimited
+from service.core.rate import Meter
+from service.rates import Rates, Submit
+
+METER = "conveyor.meter"
+"""Where an ASGI scope has the meter of who asks, if they have a limit."""
+
+HEADERS = ("RateLimit", "RateLimit-Policy", "Retry-After")
+
+_LIMITED = "/v1/"
+_STEPS = "/steps"
+
+
+def submitter(connection: HTTPConnection) -> Submit:
+    """Return what a connection's steps are submitted with: the engine, behind a meter where there is a limit."""
+    services = services_of(connection)
+    meter = connection.scope.get(METER)
+    return services.engine.submit if meter is None else services.rates.limited(meter, services.engine.submit)
+
+
+class RateLimits:
+    """ASGI middleware, behind what says who asks. A request or a handshake costs as much as a timestep.
+
+    Steps are counted where they are read, see `submitter`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or not scope["path"].startswith(_LIMITED):
+            await self._app(scope, receive, send)
+            return
+        rates: Rates = scope["state"]["services"].rates
+        meter = rates.meter(scope.get(PRINCIPAL, ANYBODY))
+        if meter is None:
+            await self._app(scope, receive, send)
+            return
+        scope[METER] = meter
+        send = _telling(send, rates, meter)
+        try:
+            if not _carries_steps(scope):
+                rates.take(meter, 1)
+        except RateLimited as error:
+            await problem_response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _carries_steps(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith(_STEPS)
+
+
+def _telling(send: Send, rates: Rates, meter: Meter) -> Send:
+    """Return a `send` that adds the header fields to an answer, or to the refusal of a handshake."""
+
+    async def telling(message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+            message["headers"] = [*message["headers"], *_fields(rates, meter)]
+        await send(message)
+
+    return telling
+
+
+def _fields(rates: Rates, meter: Meter) -> list[tuple[bytes, bytes]]:
+    left, full_in_s = rates.left(meter)
+    window_s = meter.limit.window_s
+    return [
+        (b"ratelimit-policy", b'"default";q=%d;w=%d' % (meter.limit.rate * window_s, window_s)),
+        (b"ratelimit", b'"default";r=%d;t=%d' % (left, math.ceil(full_in_s))),
+    ]
