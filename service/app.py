@@ -72,7 +72,8 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.router.routes.extend(sessions.router.routes + models.router.routes + health.router.routes)
+    app.router.routes.extend(sessions.router.routes + models.router.routes)
+    app.router.routes.extend(health.router.routes + health.private.routes)
     problems.install(app)
     openapi.install(app)
     return app
