@@ -16,6 +16,7 @@ import structlog
 from fastapi import FastAPI
 
 from service import logs
+from service.adapters.deferred import DeferredObserver
 from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, FolderInUse
 from service.adapters.memory_store import MemoryStore
 from service.adapters.metrics import PrometheusObserver
@@ -71,7 +72,8 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.router.routes.extend(sessions.router.routes + models.router.routes + health.router.routes)
+    app.router.routes.extend(sessions.router.routes + models.router.routes)
+    app.router.routes.extend(health.router.routes + health.private.routes)
     problems.install(app)
     openapi.install(app)
     return app
@@ -127,7 +129,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
     engine = Engine(
         store,
         repository,
-        observer,
+        DeferredObserver(observer),
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         cache_sessions=settings.cache_sessions,

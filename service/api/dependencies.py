@@ -6,8 +6,10 @@ from typing import Annotated, Protocol, TypedDict
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.types import Scope as ASGIScope
 
-from service.core.access import ANYBODY, Principal
+from service.core.access import ANYBODY, Authenticator, Principal, Scope
+from service.core.errors import Forbidden
 from service.core.ports import Models, StateStore
 from service.core.session import SessionKey
 from service.engine import Engine
@@ -53,6 +55,8 @@ class Services:
     limits: Limits
     exposition: Callable[[], tuple[bytes, str]]
     """Returns the metrics and their media type."""
+    authenticator: Authenticator | None = None
+    """Knows who asks; None where nobody has to say so."""
     sockets: set[Stoppable] = field(default_factory=set)
     draining: bool = False
 
@@ -72,6 +76,15 @@ def principal_of(connection: HTTPConnection) -> Principal:
     """Return who asks: anybody, where nobody has to say who they are."""
     principal: Principal = connection.scope.get(PRINCIPAL, ANYBODY)
     return principal
+
+
+def require(scope: ASGIScope, needed: Scope | None) -> None:
+    """Raise `Forbidden` where who asks has not the scope that is needed."""
+    if needed is not None and PRINCIPAL in scope and needed not in scope[PRINCIPAL].scopes:
+        raise Forbidden(
+            f"this needs the scope {needed.value!r}, which {scope[PRINCIPAL].name!r} does not have",
+            required_scope=needed.value,
+        )
 
 
 def key_of(connection: HTTPConnection, session_id: str) -> SessionKey:

@@ -4,10 +4,13 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from service.api.dependencies import Serving
+from service.api.hot import needing
 from service.api.schemas import Liveness, ModelFailure, Readiness
+from service.core.access import Scope
 from service.core.errors import ConveyorError
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=needing(None))
+private = APIRouter(tags=["health"], route_class=needing(Scope.METRICS))
 
 
 @router.get("/healthz")
@@ -41,7 +44,7 @@ async def readyz(services: Serving) -> Response:
     return Response(readiness.model_dump_json(), 200 if readiness.ready else 503, media_type="application/json")
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@private.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: Serving) -> Response:
     """Give the service's metrics, those of all its workers, in Prometheus' text format."""
     content, media_type = services.exposition()

@@ -8,12 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api.dependencies import Caller, Key, Services, Serving
 from service.api.encodings import JSON
+from service.api.hot import needing
 from service.api.schemas import CreateSession, ForkSession, OpenSession, SessionInfo, SessionList, session_info
+from service.core.access import Scope
 from service.core.errors import ModelMismatch
 from service.core.session import Session, SessionKey, require_session_id
 from service.core.timestep import named
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=needing(Scope.SESSIONS))
 
 RECORD = "application/octet-stream"
 _RECORD_CONTENT: dict[str, Any] = {RECORD: {"schema": {"type": "string", "format": "binary"}}}

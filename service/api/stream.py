@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
-from service.api.dependencies import Services, key_of, principal_of, services_of
+from service.api.dependencies import Services, key_of, principal_of, require, services_of
 from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.socket import Socket, SocketRoute
 from service.api.steps import Malformed, Started, answer, decode_array, decode_step, start
-from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown, Unavailable
+from service.core.access import Scope
+from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, Session, SessionKey, require_session_id
 
 
@@ -22,11 +23,11 @@ async def stream(socket: Socket) -> None:
     key = key_of(socket, session_id)
     await socket.accept()
     try:
+        if "model" in socket.query_params:
+            require(socket.scope, Scope.SESSIONS)
         session = await _session(services, key, socket.query_params)
     except ConveyorError as error:
-        socket.send({"error": problem(error)})
-        try_later = 1013 if isinstance(error, Unavailable) else 1008
-        await socket.close(wire_of(error).close or try_later, error.code)
+        await socket.refuse(error)
         return
     model = session.model
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
@@ -135,6 +136,6 @@ class _Refused:
 
 
 routes: list[BaseRoute] = [
-    SocketRoute("/v1/sessions/{session_id}/stream", stream),
-    SocketRoute("/v1/stream", stream_many),
+    SocketRoute("/v1/sessions/{session_id}/stream", stream, Scope.STEP),
+    SocketRoute("/v1/stream", stream_many, Scope.STEP),
 ]
