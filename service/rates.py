@@ -10,7 +10,7 @@ import structlog
 from service.core.access import Principal
 from service.core.errors import ConveyorError, RateLimited, Unavailable
 from service.core.ports import Clock, Observer
-from service.core.rate import Charge, Meter, RateLimit, SharedBuckets
+from service.core.rate import Charge, Meter, RateLimit, SharedBuckets, rate_limit
 from service.core.session import Result, SessionKey, Timestep
 
 log = structlog.get_logger(__name__)
@@ -95,7 +95,9 @@ class Rates:
         await self._settle()
 
     def _limit(self, principal: Principal) -> RateLimit | None:
-        return self._default
+        if principal.rate is None:
+            return self._default
+        return rate_limit(principal.rate, principal.burst)
 
     def _settle_in(self, seconds: float) -> None:
         self._timer = self._loop.call_later(max(0.0, seconds), self._begin)

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.core.origin import require_origin
 
 Positive = Annotated[int, Gt(0)]
 Seconds = Annotated[float, Gt(0)]
@@ -57,6 +59,17 @@ class Settings(BaseSettings):
     cache_sessions: Positive = 20_000
     """Sessions whose last record this process remembers, so that it need not be read again."""
 
+    rate_limit: Annotated[float, Gt(0)] | None = None
+    """Timesteps per second of one API key or token, where it has no limit of its own, on all processes together; any
+    other request counts as one. Unset: as many as there is room for."""
+    rate_burst: Positive | None = None
+    """Timesteps that it may ask for at once after a rest. Unset: those of a second."""
+    ticket_ttl_s: Annotated[float, Gt(0), Le(3600)] = 30.0
+    """Seconds in which a ticket for a WebSocket must be used."""
+    allowed_origins: Annotated[tuple[Annotated[str, AfterValidator(require_origin)], ...] | None, NoDecode] = None
+    """Origins whose web pages may use this service, with commas between them: open WebSockets, and read answers (CORS).
+    ``*`` is all of them. Unset: pages of the service's own host may open WebSockets."""
+
     step_timeout_s: Seconds = 10.0
     """Seconds that a step may wait before it is refused unrun."""
     store_timeout_s: Seconds = 2.0
@@ -71,8 +84,15 @@ class Settings(BaseSettings):
     access_log: bool = False
     """Log every request; metrics count them anyway."""
 
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _require_order(self) -> Self:
         if self.session_ttl_s > self.max_ttl_s:
             raise ValueError(f"session_ttl_s is {self.session_ttl_s}, beyond max_ttl_s, {self.max_ttl_s}")
+        if self.rate_burst is not None and self.rate_limit is None:
+            raise ValueError(f"rate_burst is {self.rate_burst}, but there is no rate_limit")
         return self

@@ -12,7 +12,9 @@ from service.core.access import ANYBODY, Authenticator, Principal, Scope
 from service.core.errors import Forbidden
 from service.core.ports import Models, StateStore
 from service.core.session import SessionKey
+from service.core.tickets import Tickets
 from service.engine import Engine
+from service.rates import Rates
 from service.sessions import Sessions
 
 PRINCIPAL = "conveyor.principal"
@@ -42,6 +44,7 @@ class Limits:
     max_chunk: int
     max_frame_steps: int
     max_in_flight: int
+    ticket_ttl_s: float
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class Services:
     models: Models
     store: StateStore
     limits: Limits
+    rates: Rates
+    tickets: Tickets
     exposition: Callable[[], tuple[bytes, str]]
     """Returns the metrics and their media type."""
     authenticator: Authenticator | None = None

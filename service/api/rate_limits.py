@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.dependencies import PRINCIPAL, services_of
-from service.api.problems import problem_response
+from service.api.gate import refuse
 from service.core.access import ANYBODY
 from service.core.errors import RateLimited
 from service.core.rate import Meter
@@ -18,7 +18,7 @@ from service.rates import Rates, Submit
 METER = "conveyor.meter"
 """Where an ASGI scope has the meter of who asks, if they have a limit."""
 
-HEADERS = ("RateLimit", "RateLimit-Policy", "Retry-After")
+HEADERS = ("RateLimit", "RateLimit-Policy")
 
 _LIMITED = "/v1/"
 _STEPS = "/steps"
@@ -32,7 +32,7 @@ def submitter(connection: HTTPConnection) -> Submit:
 
 
 class RateLimits:
-    """ASGI middleware, behind what says who asks. A request or a handshake costs as much as a timestep.
+    """ASGI layer, behind what says who asks. A request or a handshake costs as much as a timestep.
 
     Steps are counted where they are read, see `submitter`.
     """
@@ -55,20 +55,21 @@ class RateLimits:
             if not _carries_steps(scope):
                 rates.take(meter, 1)
         except RateLimited as error:
-            await problem_response(error)(scope, receive, send)
+            await refuse(scope, receive, send, error)
         else:
             await self._app(scope, receive, send)
 
 
 def _carries_steps(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith(_STEPS)
+    path: str = scope["path"]
+    return scope["type"] == "http" and scope["method"] == "POST" and path.endswith(_STEPS)
 
 
 def _telling(send: Send, rates: Rates, meter: Meter) -> Send:
-    """Return a `send` that adds the header fields to an answer, or to the refusal of a handshake."""
+    """Return a `send` that adds the header fields to an answer."""
 
     async def telling(message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.http.response.start"):
+        if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], *_fields(rates, meter)]
         await send(message)
 

@@ -9,6 +9,7 @@ from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
 from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
+from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
 from service.api.steps import Malformed, Started, answer, decode_array, decode_step, start
 from service.core.access import Scope
@@ -32,11 +33,11 @@ async def stream(socket: Socket) -> None:
     model = session.model
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
-    decoder = socket.encoding.step
+    decoder, submit = socket.encoding.step, submitter(socket)
 
     def ask(content: bytes | str) -> Asked:
         try:
-            return _Step(services.engine.submit(key, decode(decoder, content).timestep(services.limits)))
+            return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
         except ConveyorError as error:
             return _Refused(error)
 
@@ -49,15 +50,15 @@ async def stream_many(socket: Socket) -> None:
     await socket.accept()
 
     encoding = socket.encoding
-    tenant = principal_of(socket).tenant
+    submit, tenant = submitter(socket), principal_of(socket).tenant
 
     def ask(content: bytes | str) -> Asked:
         try:
             if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps([(step, start(services, tenant, step)) for step in steps])
+                return _Steps([(step, start(services, submit, tenant, step)) for step in steps])
             step = decode_step(encoding, content)
-            return _Steps([(step, start(services, tenant, step))], alone=True)
+            return _Steps([(step, start(services, submit, tenant, step))], alone=True)
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 

@@ -30,6 +30,11 @@ class RateLimit(NamedTuple):
         return max(1, math.ceil(self.burst / self.rate))
 
 
+def rate_limit(rate: float, burst: float | None) -> RateLimit:
+    """Return a limit; what is allowed at once is what is allowed in a second, if nobody says so."""
+    return RateLimit(rate, max(1.0, rate) if burst is None else burst)
+
+
 class Meter:
     """What one process knows of a bucket. `now` is a monotonic clock's, in seconds."""
 
@@ -65,7 +70,7 @@ class Meter:
         self.unsettled -= cost
 
     def settled(self, cost: float, backlog_s: float, now: float) -> None:
-        """Be told that `cost` of what was taken is in the backlog of all, in how many seconds they have a full bucket."""
+        """Be told that `cost` of what was taken is settled, and in how many seconds the bucket of all is full."""
         self.unsettled -= cost
         self._full_at = now + backlog_s + self.unsettled / self.limit.rate
 
