@@ -36,7 +36,7 @@ class SocketOrigins:
         return self._app(scope, receive, send)
 
     def _refused(self, scope: Scope) -> str | None:
-        """Return the origin of a handshake, where it is not allowed; the last one, where several are claimed."""
+        """Return the origin of a handshake, where it is not allowed. The server lets none pass that has several."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin = headers.get(b"origin")
         if origin is None or ANY_ORIGIN in self._allowed or origin in self._allowed:

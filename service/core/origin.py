@@ -25,4 +25,4 @@ def is_of_host(origin: str, host: str) -> bool:
     """
     scheme, _, place = origin.partition("://")
     port = _DEFAULT_PORTS.get(scheme)
-    return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)
+    return port is not None and bool(place) and place.removesuffix(port) == host.lower().removesuffix(port)
