@@ -25,7 +25,9 @@ from service.adapters.redis_binary import find_binary
 from service.adapters.redis_store import RedisStore
 from service.api import health, models, openapi, problems, sessions, steps, stream
 from service.api.dependencies import Limits, Services, State
-from service.api.hot import Application
+from service.api.gate import Gate
+from service.api.hot import Application, Layer
+from service.authentication import credentials, watched
 from service.banner import banner
 from service.core.errors import Unavailable
 from service.core.ports import StateStore
@@ -57,6 +59,8 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             services = await _services(settings, stack, shared)
+            if services.authenticator is not None:
+                await stack.enter_async_context(watched(services, services.authenticator))
             _spare_the_collector()
             stack.enter_context(Drain(services, settings.drain_timeout_s))
             if on_ready is not None:
@@ -66,6 +70,7 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     app = Application(
         hot=stream.routes + steps.router.routes,
         max_body_bytes=settings.max_body_bytes,
+        front=_layers(settings),
         title="Conveyor",
         version=version("conveyor"),
         lifespan=lifespan,
@@ -75,8 +80,13 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     app.router.routes.extend(sessions.router.routes + models.router.routes)
     app.router.routes.extend(health.router.routes + health.private.routes)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, authenticated=settings.authenticates)
     return app
+
+
+def _layers(settings: Settings) -> list[Layer]:
+    """Return what stands in front of the application, the outermost first."""
+    return [Gate] if settings.authenticates else []
 
 
 def create_worker(settings: Settings, url: str, shared: Path) -> FastAPI:
@@ -117,6 +127,10 @@ def _spare_the_collector() -> None:
 
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
+    try:
+        authenticator = credentials(settings)
+    except ValueError as error:
+        raise StartupError(str(error)) from error
     store = await open_store(settings, stack)
     repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
     if not list(repository):
@@ -155,6 +169,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
             max_in_flight=settings.max_in_flight,
         ),
         exposition=observer.exposition,
+        authenticator=authenticator,
     )
 
 
