@@ -30,9 +30,11 @@ from service.adapters.redis_store import RedisStore
 from service.adapters.redis_tickets import RedisTickets
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
+from service.api.gate import Gate
 from service.api.hot import Application, Layer
 from service.api.origin import SocketOrigins, with_cors
 from service.api.rate_limits import RateLimits
+from service.authentication import credentials, watched
 from service.banner import banner
 from service.core.errors import Unavailable
 from service.core.ports import Observer, StateStore
@@ -66,6 +68,8 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             services = await _services(settings, stack, shared)
+            if services.authenticator is not None:
+                await stack.enter_async_context(watched(services, services.authenticator))
             _spare_the_collector()
             stack.enter_context(Drain(services, settings.drain_timeout_s))
             if on_ready is not None:
@@ -75,7 +79,7 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     app = Application(
         hot=stream.routes + steps.router.routes,
         max_body_bytes=settings.max_body_bytes,
-        front=_front(settings),
+        front=_layers(settings),
         title="Conveyor",
         version=version("conveyor"),
         lifespan=lifespan,
@@ -85,8 +89,23 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     app.router.routes.extend(sessions.router.routes + models.router.routes)
     app.router.routes.extend(tickets.router.routes + health.router.routes + health.private.routes)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, authenticated=settings.authenticates)
     return app
+
+
+def _layers(settings: Settings) -> list[Layer]:
+    """Return what stands in front of the application, the outermost first.
+
+    Whose page asks, who asks, how much they may ask for.
+    """
+    origins = settings.allowed_origins or ()
+    layers: list[Layer] = [partial(with_cors, allowed=origins)] if origins else []
+    layers += [partial(SocketOrigins, allowed=origins), tickets.TicketHolders]
+    if settings.authenticates:
+        layers.append(Gate)
+    if settings.authenticates or settings.rate_limit is not None:
+        layers.append(RateLimits)
+    return layers
 
 
 def create_worker(settings: Settings, url: str, shared: Path) -> FastAPI:
@@ -125,17 +144,6 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
-def _front(settings: Settings) -> list[Layer]:
-    """Return what each connection passes first: whose page asks, who asks, and how much they may ask for."""
-    origins = settings.allowed_origins or ()
-    layers: list[Layer] = [partial(SocketOrigins, allowed=origins), tickets.TicketHolders]
-    if origins:
-        layers.insert(0, partial(with_cors, allowed=origins))
-    if settings.rate_limit is not None:
-        layers.append(RateLimits)
-    return layers
-
-
 def _rates(settings: Settings, store: StateStore, observer: Observer) -> Rates:
     default = None if settings.rate_limit is None else rate_limit(settings.rate_limit, settings.rate_burst)
     return Rates(default, RedisRates(store.link) if isinstance(store, RedisStore) else MemoryRates(), observer)
@@ -143,6 +151,10 @@ def _rates(settings: Settings, store: StateStore, observer: Observer) -> Rates:
 
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
+    try:
+        authenticator = credentials(settings)
+    except ValueError as error:
+        raise StartupError(str(error)) from error
     store = await open_store(settings, stack)
     repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
     if not list(repository):
@@ -186,6 +198,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         rates=rates,
         tickets=RedisTickets(store.link) if isinstance(store, RedisStore) else MemoryTickets(),
         exposition=observer.exposition,
+        authenticator=authenticator,
     )
 
 

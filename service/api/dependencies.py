@@ -8,8 +8,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.types import Scope as ASGIScope
 
-from service.core.access import ANYBODY, Authenticator, Principal, Scope
-from service.core.errors import Forbidden
+from service.core.access import ANYBODY, Principal, Refreshable, Scope
+from service.core.errors import ConveyorError, Forbidden
 from service.core.ports import Models, StateStore
 from service.core.session import SessionKey
 from service.core.tickets import Tickets
@@ -22,7 +22,16 @@ PRINCIPAL = "conveyor.principal"
 
 
 class Stoppable(Protocol):
-    """An open socket that can be told that the service is going away."""
+    """An open socket that can be told that the service is going away, or that its client may no longer be there."""
+
+    @property
+    def principal(self) -> Principal:
+        """Who connected."""
+        ...
+
+    def dismiss(self, error: ConveyorError) -> None:
+        """Answer what was asked, tell of an error, and close. Told again, end it as it is."""
+        ...
 
     async def stop(self) -> None:
         """Answer what was asked, close, and return when that is done."""
@@ -60,7 +69,7 @@ class Services:
     tickets: Tickets
     exposition: Callable[[], tuple[bytes, str]]
     """Returns the metrics and their media type."""
-    authenticator: Authenticator | None = None
+    authenticator: Refreshable | None = None
     """Knows who asks; None where nobody has to say so."""
     sockets: set[Stoppable] = field(default_factory=set)
     draining: bool = False

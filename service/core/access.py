@@ -58,6 +58,14 @@ class Authenticator(Protocol):
         ...
 
 
+class Refreshable(Authenticator, Protocol):
+    """An authenticator whose knowledge grows old."""
+
+    async def refresh(self) -> None:
+        """Take notice of what has changed. Where that fails, what was known stays, and nothing is raised."""
+        ...
+
+
 STRANGER = Principal("", "stranger", frozenset())
 """Who has not said who they are, where others have to. Has no sessions: no tenant's name is empty."""
 
