@@ -4,6 +4,7 @@ The header fields are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 import math
+from collections.abc import Awaitable
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,17 +41,16 @@ class RateLimits:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not scope["path"].startswith(_LIMITED):
-            await self._app(scope, receive, send)
-            return
-        rates: Rates = scope["state"]["services"].rates
-        meter = rates.meter(scope.get(PRINCIPAL, ANYBODY))
-        if meter is None:
-            await self._app(scope, receive, send)
-            return
-        scope[METER] = meter
-        send = _telling(send, rates, meter)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "lifespan" and scope["path"].startswith(_LIMITED):
+            rates: Rates = scope["state"]["services"].rates
+            meter = rates.meter(scope.get(PRINCIPAL, ANYBODY))
+            if meter is not None:
+                scope[METER] = meter
+                return self._metered(scope, receive, _telling(send, rates, meter), rates, meter)
+        return self._app(scope, receive, send)
+
+    async def _metered(self, scope: Scope, receive: Receive, send: Send, rates: Rates, meter: Meter) -> None:
         try:
             if not _carries_steps(scope):
                 rates.take(meter, 1)
