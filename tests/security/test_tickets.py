@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import sleep
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api.wire import Stream, readings, require_problem_body, stream, stream_at
+from service.core.access import Scope
+from tests.api.wire import Stream, readings, require_problem, require_problem_body, stream, stream_at
+from tests.security.keys import Holder, write_keys
 from tests.servers import ConveyorServer, RedisServer, redis_command
 
 
@@ -121,3 +124,50 @@ def test_no_log_has_a_ticket_nor_an_error_nor_redis(
         assert ticket not in str(answers)
         assert redis_command(redis.url, "KEYS", f"*{ticket}*") == []
     assert "s3cr3t-key" not in output
+
+
+HOLDERS = {
+    "plant": Holder("plant", "panel"),
+    "rival": Holder("rival", "panel"),
+    "stepper": Holder("plant", "stepper", (Scope.STEP,)),
+    "reader": Holder("plant", "reader", (Scope.METRICS,)),
+}
+
+
+@pytest.fixture
+def guarded(redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ConveyorServer, Path, dict[str, dict[str, str]]]]:
+    """A service that asks who somebody is, the file of its keys, and the headers of their holders."""
+    path = tmp_path / "keys.json"
+    headers = write_keys(path, HOLDERS)
+    with ConveyorServer(redis_url=redis.url, api_keys=path) as service:
+        yield service, path, headers
+
+
+def test_a_ticket_is_for_who_asked_and_for_no_more_than_they_may(
+    guarded: tuple[ConveyorServer, Path, dict[str, dict[str, str]]], session_id: str
+) -> None:
+    service, path, headers = guarded
+    opened_by_plant = httpx.put(
+        f"{service.url}/v1/sessions/{session_id}", json={"model": "hotspot"}, headers=headers["plant"], timeout=30
+    )
+    assert opened_by_plant.status_code == 201
+
+    def hello(label: str, query: str = "?") -> Any:
+        with stream(service, session_id, f"{query}&ticket={issue(service, **headers[label])}") as opened:
+            return opened.receive()
+
+    assert hello("plant")["step"] == 0
+    assert hello("stepper")["step"] == 0
+    require_problem_body(hello("rival")["error"], 404, "session_not_found")
+    require_problem_body(hello("reader")["error"], 403, "forbidden", "step")
+    require_problem_body(hello("stepper", "?model=hotspot")["error"], 403, "forbidden", "sessions")
+
+    require_problem(httpx.post(f"{service.url}/v1/tickets"), 401, "unauthenticated")
+    ticket = issue(service, **headers["plant"])
+    require_problem(httpx.get(f"{service.url}/v1/sessions?ticket={ticket}"), 401, "unauthenticated")
+    require_problem(httpx.post(f"{service.url}/v1/tickets?ticket={ticket}"), 401, "unauthenticated")
+
+    write_keys(path, {label: holder for label, holder in HOLDERS.items() if label != "plant"})
+    sleep(2.5)
+    with stream(service, session_id, f"?ticket={ticket}") as opened:
+        require_refused(opened)
