@@ -5,6 +5,7 @@ The header fields are those of draft-ietf-httpapi-ratelimit-headers-10.
 
 import math
 from collections.abc import Awaitable
+from functools import lru_cache
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,7 +14,7 @@ from service.api.dependencies import PRINCIPAL, services_of
 from service.api.gate import refuse
 from service.core.access import ANYBODY
 from service.core.errors import RateLimited
-from service.core.rate import Meter
+from service.core.rate import Meter, RateLimit
 from service.rates import Rates, Submit
 
 METER = "conveyor.meter"
@@ -78,8 +79,9 @@ def _telling(send: Send, rates: Rates, meter: Meter) -> Send:
 
 def _fields(rates: Rates, meter: Meter) -> list[tuple[bytes, bytes]]:
     left, full_in_s = rates.left(meter)
-    window_s = meter.limit.window_s
-    return [
-        (b"ratelimit-policy", b'"default";q=%d;w=%d' % (meter.limit.rate * window_s, window_s)),
-        (b"ratelimit", b'"default";r=%d;t=%d' % (left, math.ceil(full_in_s))),
-    ]
+    return [_policy(meter.limit), (b"ratelimit", b'"default";r=%d;t=%d' % (left, math.ceil(full_in_s)))]
+
+
+@lru_cache
+def _policy(limit: RateLimit) -> tuple[bytes, bytes]:
+    return b"ratelimit-policy", b'"default";q=%d;w=%d' % (limit.rate * limit.window_s, limit.window_s)

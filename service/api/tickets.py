@@ -55,7 +55,7 @@ class TicketHolders:
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["state"]["services"]
         try:
-            for ticket in _taken_out(scope):
+            for ticket in taken_out(scope):
                 scope[PRINCIPAL] = await _bearer(services, ticket)
         except ConveyorError as error:
             await refuse(scope, receive, send, error)
@@ -63,7 +63,7 @@ class TicketHolders:
             await self._app(scope, receive, send)
 
 
-def _taken_out(scope: Scope) -> list[str]:
+def taken_out(scope: Scope) -> list[str]:
     """Take the ticket out of a connection's query. Raises `Unauthenticated` where there are several."""
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     scope["query_string"] = urlencode([(name, value) for name, value in query if name != PARAMETER]).encode()

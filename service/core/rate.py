@@ -76,7 +76,8 @@ class Meter:
 
     def left(self, now: float) -> float:
         """Return how many timesteps the bucket holds; none where it is in debt."""
-        return max(0.0, self.limit.burst - self.backlog_s(now) * self.limit.rate)
+        rate, burst = self.limit
+        return max(0.0, burst - self.backlog_s(now) * rate)
 
     def backlog_s(self, now: float) -> float:
         """Return in how many seconds the bucket is full."""

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.api.tickets import taken_out
 from service.core.access import Scope
 from tests.api.wire import Stream, readings, require_problem, require_problem_body, stream, stream_at
 from tests.security.keys import Holder, write_keys
@@ -102,6 +103,20 @@ def test_where_redis_is_away_a_page_is_told_to_come_back() -> None:
         assert response.status_code == 503
 
 
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        (b"ticket=t0p", b""),
+        (b"model=a%20b&ticket=t0p&ttl_s=5", b"model=a+b&ttl_s=5"),
+        (b"version=&ticket=t0p", b"version="),
+    ],
+)
+def test_what_reads_the_query_after_it_was_used_finds_no_ticket(query: bytes, left: bytes) -> None:
+    scope = {"query_string": query}
+    assert taken_out(scope) == ["t0p"]
+    assert scope["query_string"] == left
+
+
 def test_no_log_has_a_ticket_nor_an_error_nor_redis(
     logging_service: ConveyorServer, redis: RedisServer, session_id: str
 ) -> None:
@@ -135,7 +150,7 @@ HOLDERS = {
 
 
 @pytest.fixture
-def guarded(redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ConveyorServer, Path, dict[str, dict[str, str]]]]:
+def plants(redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ConveyorServer, Path, dict[str, dict[str, str]]]]:
     """A service that asks who somebody is, the file of its keys, and the headers of their holders."""
     path = tmp_path / "keys.json"
     headers = write_keys(path, HOLDERS)
@@ -144,9 +159,9 @@ def guarded(redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ConveyorServer
 
 
 def test_a_ticket_is_for_who_asked_and_for_no_more_than_they_may(
-    guarded: tuple[ConveyorServer, Path, dict[str, dict[str, str]]], session_id: str
+    plants: tuple[ConveyorServer, Path, dict[str, dict[str, str]]], session_id: str
 ) -> None:
-    service, path, headers = guarded
+    service, path, headers = plants
     opened_by_plant = httpx.put(
         f"{service.url}/v1/sessions/{session_id}", json={"model": "hotspot"}, headers=headers["plant"], timeout=30
     )
