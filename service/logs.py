@@ -52,7 +52,8 @@ def configure(level: str, form: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
             "root": {"handlers": ["stderr"], "level": level.upper()},
-            # Starting and stopping is told in our own words; the rest of the server's lines are worth having.
-            "loggers": {"uvicorn.error": {"level": "WARNING" if level != "debug" else "DEBUG"}},
+            # Starting and stopping is told in our own words; the rest of the server's lines are worth having. But its
+            # DEBUG lines are the headers and the frames of every WebSocket, and so keys and tokens: never these.
+            "loggers": {"uvicorn.error": {"level": "WARNING" if level != "debug" else "INFO"}},
         }
     )
