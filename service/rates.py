@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from weakref import WeakValueDictionary
 
 import structlog
@@ -10,12 +11,13 @@ import structlog
 from service.core.access import Principal
 from service.core.errors import ConveyorError, RateLimited, Unavailable
 from service.core.ports import Clock, Observer
-from service.core.rate import Charge, Meter, RateLimit, SharedBuckets, rate_limit
+from service.core.rate import Meter, RateLimit, SharedBuckets, rate_limit
 from service.core.session import Result, SessionKey, Timestep
 
 log = structlog.get_logger(__name__)
 
 SETTLE_EVERY_S = 0.1
+_LAST_SETTLING_S = 0.5
 
 Submit = Callable[[SessionKey, Timestep], asyncio.Future[Result]]
 """`service.engine.Engine.submit`, or what stands before it."""
@@ -87,12 +89,16 @@ class Rates:
         return meter.left(now), meter.backlog_s(now)
 
     async def close(self) -> None:
-        """Settle what is open: another process may be asked next."""
+        """Settle what is open, as another process may be asked next; or not, where that takes long."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._settling is not None:
-            await self._settling
-        await self._settle()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SETTLING_S):
+                if self._settling is not None:
+                    await self._settling
+                await self._settle()
+        if self._timer is not None:
+            self._timer.cancel()  # the settling's own, for the next one
 
     def _limit(self, principal: Principal) -> RateLimit | None:
         if principal.rate is None:
@@ -113,7 +119,8 @@ class Rates:
 
     async def _settle(self) -> None:
         meters = [meter for meter in self._active if meter.unsettled > 0]
-        charges = [Charge(meter.name, meter.unsettled, meter.limit.rate) for meter in meters]
+        now = self._clock()
+        charges = [meter.charge(now) for meter in meters]
         try:
             backlogs = await self._shared.charge(charges) if charges else []
         except Unavailable as error:
@@ -121,5 +128,5 @@ class Rates:
             backlogs = []
         now = self._settled_at = self._clock()
         for meter, charge, backlog_s in zip(meters, charges, backlogs, strict=False):
-            meter.settled(charge.cost, backlog_s, now)
+            meter.settled(charge, backlog_s, now)
         self._active = {meter for meter in self._active if meter.unsettled > 0 or meter.backlog_s(now) > 0}

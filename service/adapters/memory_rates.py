@@ -16,6 +16,6 @@ class MemoryRates:
     async def charge(self, charges: Sequence[Charge]) -> list[float]:
         now = self._clock()
         self._full_at = {name: full_at for name, full_at in self._full_at.items() if full_at > now}
-        for name, cost, rate in charges:
-            self._full_at[name] = self._full_at.get(name, now) + cost / rate
-        return [self._full_at[charge.name] - now for charge in charges]
+        for name, cost, rate, age_s in charges:
+            self._full_at[name] = self._full_at.get(name, now - age_s) + cost / rate
+        return [max(0.0, self._full_at[charge.name] - now) for charge in charges]

@@ -1,5 +1,6 @@
 """`SharedBuckets` on Redis: one key per bucket, one script call for all that a process has to settle."""
 
+import math
 from collections.abc import Sequence
 
 from service.adapters.redis_link import RedisLink, Script, bulk
@@ -21,9 +22,14 @@ class RedisRates:
 
     async def charge(self, charges: Sequence[Charge]) -> list[float]:
         bulks = [bulk(_key(charge.name)) for charge in charges]
-        bulks += [bulk(b"%d" % max(1, round(cost / rate * _MICROSECONDS))) for _, cost, rate in charges]
-        replies, _ = await self._link.run(self._charge, len(charges), len(charges), bulks)
+        for _, cost, rate, age_s in charges:
+            bulks += (_microseconds(cost / rate), _microseconds(age_s))
+        replies, _ = await self._link.run(self._charge, len(charges), 2 * len(charges), bulks)
         return [backlog / _MICROSECONDS for backlog in replies]
+
+
+def _microseconds(seconds: float) -> bytes:
+    return bulk(b"%d" % math.ceil(seconds * _MICROSECONDS))
 
 
 def _key(name: str) -> bytes:

@@ -33,6 +33,14 @@ def submitter(connection: HTTPConnection) -> Submit:
     return services.engine.submit if meter is None else services.rates.limited(meter, services.engine.submit)
 
 
+def count_history(connection: HTTPConnection, timesteps: int) -> None:
+    """Count a request that primes a session as what it makes run, in place of one timestep. Raises `RateLimited`."""
+    meter = connection.scope.get(METER)
+    if meter is not None and timesteps > 1:
+        meter.give_back(1)
+        services_of(connection).rates.take(meter, timesteps)
+
+
 class RateLimits:
     """ASGI layer, behind what says who asks. A request or a handshake costs as much as a timestep.
 

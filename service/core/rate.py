@@ -35,17 +35,29 @@ def rate_limit(rate: float, burst: float | None) -> RateLimit:
     return RateLimit(rate, max(1.0, rate) if burst is None else burst)
 
 
+class Charge(NamedTuple):
+    """`cost` timesteps were taken from the bucket `name`, which is filled with `rate` of them per second.
+
+    `age_s` is how long ago the first of them was, in seconds: since then the bucket has been filling again.
+    """
+
+    name: str
+    cost: float
+    rate: float
+    age_s: float = 0.0
+
+
 class Meter:
     """What one process knows of a bucket. `now` is a monotonic clock's, in seconds."""
 
-    __slots__ = ("__weakref__", "_full_at", "limit", "name", "unsettled")
+    __slots__ = ("__weakref__", "_charged_at", "_full_at", "_unsettled_since", "limit", "name", "unsettled")
 
     def __init__(self, name: str, limit: RateLimit) -> None:
         self.name = name
         self.limit = limit
         self.unsettled = 0.0
         """Timesteps that were taken here and are not in the backlog that all share."""
-        self._full_at = -math.inf
+        self._unsettled_since = self._charged_at = self._full_at = -math.inf
 
     def take(self, cost: float, now: float) -> None:
         """Take `cost` timesteps, or raise `RateLimited` and take none.
@@ -62,6 +74,8 @@ class Meter:
                 retry_after_s=math.ceil(wait_s * 1000) / 1000,
             )
         self._full_at = full_at + cost / rate
+        if self.unsettled <= 0:
+            self._unsettled_since = now
         self.unsettled += cost
 
     def give_back(self, cost: float) -> None:
@@ -69,9 +83,15 @@ class Meter:
         self._full_at -= cost / self.limit.rate
         self.unsettled -= cost
 
-    def settled(self, cost: float, backlog_s: float, now: float) -> None:
-        """Be told that `cost` of what was taken is settled, and in how many seconds the bucket of all is full."""
-        self.unsettled -= cost
+    def charge(self, now: float) -> Charge:
+        """Return what is to be settled."""
+        self._charged_at = now
+        return Charge(self.name, self.unsettled, self.limit.rate, now - self._unsettled_since)
+
+    def settled(self, charge: Charge, backlog_s: float, now: float) -> None:
+        """Be told that the last charge was settled, and in how many seconds the bucket of all is full."""
+        self.unsettled -= charge.cost
+        self._unsettled_since = self._charged_at
         self._full_at = now + backlog_s + self.unsettled / self.limit.rate
 
     def left(self, now: float) -> float:
@@ -82,14 +102,6 @@ class Meter:
     def backlog_s(self, now: float) -> float:
         """Return in how many seconds the bucket is full."""
         return max(0.0, self._full_at - now)
-
-
-class Charge(NamedTuple):
-    """`cost` timesteps were taken from the bucket `name`, which is filled with `rate` of them per second."""
-
-    name: str
-    cost: float
-    rate: float
 
 
 class SharedBuckets(Protocol):

@@ -63,6 +63,13 @@ async def test_all_that_is_taken_at_once_counts(buckets: SharedBuckets, name: st
     assert 195 <= backlog_s <= 201
 
 
+async def test_a_bucket_fills_from_when_it_was_taken_from(buckets: SharedBuckets, name: str) -> None:
+    assert await buckets.charge([Charge(name, 50, 5, age_s=4)]) == [pytest.approx(6, abs=0.01)]
+    assert await buckets.charge([Charge(name, 5, 5, age_s=4)]) == [pytest.approx(7, abs=1)]
+    assert await buckets.charge([Charge(f"{name}x", 1, 5, age_s=4)]) == [0], "it has been full again for long"
+    assert await buckets.charge([Charge(f"{name}x", 5, 5)]) == [pytest.approx(1, abs=0.01)]
+
+
 async def test_a_part_of_a_timestep_is_not_lost(buckets: SharedBuckets, name: str) -> None:
     for _ in range(3):
         (backlog_s,) = await buckets.charge([Charge(name, 1, 3e6)])

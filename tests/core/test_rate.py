@@ -67,9 +67,20 @@ def test_what_is_given_back_can_be_taken_again() -> None:
 def test_what_others_took_is_missing_once_it_is_settled() -> None:
     bucket = meter(rate=10, burst=10)
     bucket.take(2, 0.0)
-    bucket.take(1, 0.0)  # after what is being settled was counted
-    bucket.settled(2, backlog_s=0.6, now=0.0)  # four were taken elsewhere
-    assert (bucket.left(0.0), bucket.unsettled) == (pytest.approx(10 - 6 - 1), 1)
+    charge = bucket.charge(0.1)
+    assert charge == ("t:key", 2, 10, pytest.approx(0.1))
+    bucket.take(1, 0.1)  # after what is being settled was counted
+    bucket.settled(charge, backlog_s=0.6, now=0.2)  # others had taken some
+    assert (bucket.left(0.2), bucket.unsettled) == (pytest.approx(10 - 6 - 1), 1)
+    assert bucket.charge(0.3).age_s == pytest.approx(0.2), "since the charge before, not since the first of all"
+
+
+def test_what_is_settled_late_is_full_again_no_later() -> None:
+    bucket = meter(rate=10, burst=5)
+    bucket.take(5, 0.0)
+    charge = bucket.charge(0.3)
+    bucket.settled(charge, backlog_s=charge.cost / charge.rate - charge.age_s, now=0.3)
+    assert bucket.backlog_s(0.3) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +138,10 @@ def test_three_processes_pass_the_limit_by_their_bursts_and_a_settling_at_most(
         now += pause
         while due[0][0] <= now:
             at, index = due.popleft()
-            spent = meters[index].unsettled
-            shared_full_at = max(shared_full_at, at) + spent / rate
-            meters[index].settled(spent, shared_full_at - at, at)
+            if meters[index].unsettled:
+                charge = meters[index].charge(at)
+                shared_full_at = max(shared_full_at, at - charge.age_s) + charge.cost / rate
+                meters[index].settled(charge, max(0.0, shared_full_at - at), at)
             due.append((at + every_s, index))
         total += cost if taken(meters[who], now, cost) else 0
         assert total <= 3 * (burst + rate * every_s) + rate * now + 1e-3

@@ -27,6 +27,7 @@ HOLDERS = {
     "handshake": Holder("handshake", "key", rate=SELDOM, burst=1),
     "ticket": Holder("ticket", "key", rate=SELDOM, burst=3),
     "refused": Holder("refused", "key", rate=SELDOM, burst=100),
+    "history": Holder("history", "key", rate=SELDOM, burst=10),
     "returning": Holder("returning", "key", rate=4, burst=2),
     "flooding": Holder("shared", "flooding", rate=SELDOM, burst=5),
     "neighbour": Holder("shared", "neighbour", rate=SELDOM, burst=5),
@@ -181,6 +182,18 @@ def test_a_step_that_is_not_admitted_for_another_reason_is_not_counted(callers: 
     caller.open("pump")
     require_problem(caller.step("pump", [X] * 20), 429, "overloaded")
     assert told(caller.step("pump"))[0] == 98
+
+
+def test_a_history_counts_as_its_timesteps(callers: dict[str, Caller]) -> None:
+    client = callers["history"].client
+    answer = client.put("/v1/sessions/a", json={"model": "hotspot", "history": [X] * 4})
+    assert (answer.status_code, told(answer)[0]) == (201, 6)
+    refused = client.post("/v1/sessions", json={"model": "hotspot", "history": [X] * 7, "session_id": "b"})
+    require_problem(refused, 429, "rate_limited")
+    assert told(refused)[0] == 6
+    assert client.get("/v1/sessions/b").status_code == 404
+    assert client.post("/v1/sessions", json={"model": "hotspot", "history": [X] * 5}).status_code == 201
+    assert callers["history"].ask_until_refused() == 0
 
 
 def test_who_comes_back_when_told_is_admitted(callers: dict[str, Caller]) -> None:
