@@ -96,8 +96,10 @@ async def _watch(services: Services, authenticator: Refreshable) -> None:
 
 def dismiss(sockets: Collection[Stoppable], authenticator: Authenticator) -> None:
     """Close the sockets of those whose key or token has expired, was changed or was withdrawn since they connected."""
-    for socket in list(sockets):
-        if not authenticator.holds(socket.principal):
+    present = {id(socket.principal): socket.principal for socket in sockets}  # one key may have thousands of sockets
+    gone = {number for number, principal in present.items() if not authenticator.holds(principal)}
+    for socket in list(sockets) if gone else ():
+        if id(socket.principal) in gone:
             socket.dismiss(
                 Unauthenticated("the key or token of this connection is no longer good; connect with another")
             )

@@ -1,16 +1,16 @@
 """Who asks, by API keys that stand as hashes in a file."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 
 import structlog
 
 from service.adapters import key_file
-from service.adapters.key_file import PREFIX, KeyFileError, StoredKey
+from service.adapters.key_file import PREFIX, PUBLIC_LENGTH, KeyFileError, StoredKey
 from service.adapters.watched_file import WatchedFile
 from service.core.access import Principal
 from service.core.errors import Unauthenticated
@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 _PREFIX = PREFIX.encode()
 _Entry = tuple[bytes, Principal]
+"""The hash of a secret, and whose it is."""
 
 
 class ApiKeys:
@@ -47,10 +48,9 @@ class ApiKeys:
         return credential.startswith(_PREFIX)
 
     def known(self, credential: bytes) -> Principal:
-        key_id, _, secret = credential[len(_PREFIX) :].partition(b"_")
-        digest, principal = self._entries.get(key_id, _NO_ENTRY)
+        digest, principal = self._entries.get(credential[:PUBLIC_LENGTH], _NO_ENTRY)
         # For an id that nobody has the same is done, up to the same answer.
-        if not compare_digest(hashlib.sha256(secret).digest(), digest):
+        if not compare_digest(sha256(credential[PUBLIC_LENGTH:]).digest(), digest):
             raise Unauthenticated("this API key is not known here: it is mistyped, or was revoked")
         if principal.expires_at is not None and principal.expires_at <= self._clock():
             raise Unauthenticated("this API key has expired")
@@ -61,7 +61,7 @@ class ApiKeys:
 
     def holds(self, principal: Principal) -> bool:
         """Whether the key still stands in the file, unchanged, and has not expired."""
-        _, current = self._entries.get(principal.credential[len(PREFIX) :].encode(), _NO_ENTRY)
+        _, current = self._entries.get(f"{principal.credential}_".encode(), _NO_ENTRY)
         return current == principal and (principal.expires_at is None or principal.expires_at > self._clock())
 
     async def refresh(self) -> None:
@@ -83,7 +83,7 @@ _NO_ENTRY: _Entry = (b"", Principal("", "", frozenset()))
 
 
 def _entries(keys: list[StoredKey]) -> dict[bytes, _Entry]:
-    return {key.id.encode(): (bytes.fromhex(key.sha256), _principal(key)) for key in keys}
+    return {f"{PREFIX}{key.id}_".encode(): (bytes.fromhex(key.sha256), _principal(key)) for key in keys}
 
 
 def _principal(key: StoredKey) -> Principal:

@@ -22,6 +22,8 @@ from service.core.access import TENANT, Scope
 
 PREFIX = "cvy_"
 _ID_BYTES, _SECRET_BYTES = 8, 32
+PUBLIC_LENGTH = len(PREFIX) + 2 * _ID_BYTES + 1
+"""Characters of a key that stand before its secret."""
 
 
 class KeyFileError(ValueError):

@@ -9,7 +9,6 @@ from service.api.dependencies import Services, principal_of
 from service.api.messages import Answer
 from service.api.problems import problem, wire_of
 from service.api.socket import Gone, Socket
-from service.core.access import Principal
 from service.core.errors import ConveyorError
 
 GOING_AWAY = 1012
@@ -46,6 +45,7 @@ class Conversation:
     """
 
     def __init__(self, socket: Socket, services: Services, ask: Callable[[bytes | str], Asked]) -> None:
+        self.principal = principal_of(socket)
         self._socket = socket
         self._wire = socket.wire
         self._services = services
@@ -81,11 +81,6 @@ class Conversation:
         """Take nothing more, answer what was taken, close: the service is going away. Returns when that is done."""
         self._stop()
         await self._ended.wait()
-
-    @property
-    def principal(self) -> Principal:
-        """Who connected."""
-        return principal_of(self._socket)
 
     def dismiss(self, error: ConveyorError) -> None:
         """Take nothing more, answer what was taken, tell of an error, close. Told again, stop in the middle of it."""

@@ -24,10 +24,8 @@ PRINCIPAL = "conveyor.principal"
 class Stoppable(Protocol):
     """An open socket that can be told that the service is going away, or that its client may no longer be there."""
 
-    @property
-    def principal(self) -> Principal:
-        """Who connected."""
-        ...
+    principal: Principal
+    """Who connected."""
 
     def dismiss(self, error: ConveyorError) -> None:
         """Answer what was asked, tell of an error, and close. Told again, end it as it is."""
