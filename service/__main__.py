@@ -4,17 +4,19 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
+from ipaddress import ip_address
 from socket import socket
 from typing import Annotated
 
 import typer
 from uvicorn.config import STARTUP_FAILURE
 
-from service import logs, session_commands
+from service import key_commands, logs, session_commands
 from service.adapters.model_repository import ModelRepository
 from service.api.dependencies import Services
 from service.api.schemas import model_info
 from service.app import BANNER, StartupError, create_app, create_worker, describe, embedded_redis
+from service.key_commands import ApiKeysFile
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
 from service.server import Config, Server, listen
 from service.settings import Settings
@@ -29,6 +31,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(key_commands.cli, name="keys")
 cli.add_typer(session_commands.cli, name="sessions")
 
 
@@ -40,6 +43,10 @@ def serve(
     models: ModelsFolder = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
+    api_keys: ApiKeysFile = None,
+    allow_anybody: Annotated[
+        bool | None, typer.Option(help="Serve everybody on an address that others can reach, with no keys or tokens.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json.")] = None,
     access_log: Annotated[bool | None, typer.Option(help="Log every request.")] = None,
@@ -52,6 +59,8 @@ def serve(
         models=models,
         redis_url=redis_url,
         data_dir=data_dir,
+        api_keys=api_keys,
+        allow_anybody=allow_anybody,
         log_level=log_level,
         log_format=log_format,
         access_log=access_log,
@@ -65,6 +74,7 @@ def serve(
             "Choose another with --port or CONVEYOR_PORT"
         )
     with listener:
+        _require_guard(settings, listener)
         if settings.workers == 1:
             _serve_here(settings, listener)
         else:
@@ -91,6 +101,17 @@ def list_models(
         fail(
             f"{len(list(repository))} usable and {len(repository.failures)} unusable in {settings.models.absolute()}; "
             "a model is <name>/<version>/model.onnx there, written by conveyor-export"
+        )
+
+
+def _require_guard(settings: Settings, listener: socket) -> None:
+    """End with an error where others could reach a service that asks nobody who they are."""
+    address = listener.getsockname()[0]
+    if not (settings.authenticates or settings.allow_anybody or ip_address(address).is_loopback):
+        fail(
+            f"{address} can be reached by others, and nobody would have to say who they are. Give keys or tokens with "
+            "CONVEYOR_API_KEYS (see conveyor keys) or CONVEYOR_JWT_KEYS, listen on 127.0.0.1, or allow it with "
+            "--allow-anybody or CONVEYOR_ALLOW_ANYBODY=true"
         )
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,19 +19,29 @@ from fastapi import FastAPI
 from service import logs
 from service.adapters.deferred import DeferredObserver
 from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, FolderInUse
+from service.adapters.memory_rates import MemoryRates
 from service.adapters.memory_store import MemoryStore
+from service.adapters.memory_tickets import MemoryTickets
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.adapters.redis_binary import find_binary
+from service.adapters.redis_rates import RedisRates
 from service.adapters.redis_store import RedisStore
-from service.api import health, models, openapi, problems, sessions, steps, stream
+from service.adapters.redis_tickets import RedisTickets
+from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
-from service.api.hot import Application
+from service.api.gate import Gate
+from service.api.hot import Application, Layer
+from service.api.origin import SocketOrigins, with_cors
+from service.api.rate_limits import RateLimits
+from service.authentication import credentials, watched
 from service.banner import banner
 from service.core.errors import Unavailable
-from service.core.ports import StateStore
+from service.core.ports import Observer, StateStore
+from service.core.rate import rate_limit
 from service.drain import Drain
 from service.engine import Engine
+from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
 
@@ -57,6 +68,8 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             services = await _services(settings, stack, shared)
+            if services.authenticator is not None:
+                await stack.enter_async_context(watched(services, services.authenticator))
             _spare_the_collector()
             stack.enter_context(Drain(services, settings.drain_timeout_s))
             if on_ready is not None:
@@ -66,16 +79,33 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
     app = Application(
         hot=stream.routes + steps.router.routes,
         max_body_bytes=settings.max_body_bytes,
+        front=_layers(settings),
         title="Conveyor",
         version=version("conveyor"),
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.router.routes.extend(sessions.router.routes + models.router.routes + health.router.routes)
+    app.router.routes.extend(sessions.router.routes + models.router.routes)
+    app.router.routes.extend(tickets.router.routes + health.router.routes + health.private.routes)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, authenticated=settings.authenticates)
     return app
+
+
+def _layers(settings: Settings) -> list[Layer]:
+    """Return what stands in front of the application, the outermost first.
+
+    Whose page asks, who asks, how much they may ask for.
+    """
+    origins = settings.allowed_origins or ()
+    layers: list[Layer] = [partial(with_cors, allowed=origins)] if origins else []
+    layers += [partial(SocketOrigins, allowed=origins), tickets.TicketHolders]
+    if settings.authenticates:
+        layers.append(Gate)
+    if settings.authenticates or settings.rate_limit is not None:
+        layers.append(RateLimits)
+    return layers
 
 
 def create_worker(settings: Settings, url: str, shared: Path) -> FastAPI:
@@ -114,8 +144,17 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
+def _rates(settings: Settings, store: StateStore, observer: Observer) -> Rates:
+    default = None if settings.rate_limit is None else rate_limit(settings.rate_limit, settings.rate_burst)
+    return Rates(default, RedisRates(store.link) if isinstance(store, RedisStore) else MemoryRates(), observer)
+
+
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
+    try:
+        authenticator = credentials(settings)
+    except ValueError as error:
+        raise StartupError(str(error)) from error
     store = await open_store(settings, stack)
     repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
     if not list(repository):
@@ -135,6 +174,8 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         step_timeout_s=settings.step_timeout_s,
     )
     stack.push_async_callback(engine.close)
+    rates = _rates(settings, store, observer)
+    stack.push_async_callback(rates.close)
     return Services(
         engine=engine,
         sessions=Sessions(
@@ -152,8 +193,12 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
             max_chunk=settings.max_chunk,
             max_frame_steps=settings.max_frame_steps,
             max_in_flight=settings.max_in_flight,
+            ticket_ttl_s=settings.ticket_ttl_s,
         ),
+        rates=rates,
+        tickets=RedisTickets(store.link) if isinstance(store, RedisStore) else MemoryTickets(),
         exposition=observer.exposition,
+        authenticator=authenticator,
     )
 
 

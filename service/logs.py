@@ -1,10 +1,19 @@
 """Logging: one form for our own lines and for those of the libraries, for people or for a collector."""
 
 import logging.config
+import re
 import sys
 from typing import Any
 
 import structlog
+
+_SECRETS = re.compile(r"(?i)(\bticket=|\bauthorization: *(?:bearer +)?)[^\s&\"']+")
+
+
+def redact(_logger: Any, _name: str, event: Any) -> Any:
+    """Take tickets and credentials out of a line: at the level debug, libraries log requests as they come."""
+    event["event"] = _SECRETS.sub(r"\1***", str(event.get("event", "")))
+    return event
 
 
 def configure(level: str, form: str) -> None:
@@ -13,6 +22,7 @@ def configure(level: str, form: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        redact,
     ]
     renderer: list[Any] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
@@ -42,7 +52,8 @@ def configure(level: str, form: str) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
             "root": {"handlers": ["stderr"], "level": level.upper()},
-            # Starting and stopping is told in our own words; the rest of the server's lines are worth having.
-            "loggers": {"uvicorn.error": {"level": "WARNING" if level != "debug" else "DEBUG"}},
+            # Starting and stopping is told in our own words; the rest of the server's lines are worth having. But its
+            # DEBUG lines are the headers and the frames of every WebSocket, and so keys and tokens: never these.
+            "loggers": {"uvicorn.error": {"level": "WARNING" if level != "debug" else "INFO"}},
         }
     )

@@ -3,12 +3,21 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
-from pydantic import model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.core.origin import require_origin
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures that are verified with a public key. With the others, who can verify can forge."""
+Origin = Annotated[str, AfterValidator(require_origin)]
 Positive = Annotated[int, Gt(0)]
 Seconds = Annotated[float, Gt(0)]
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -24,6 +33,25 @@ class Settings(BaseSettings):
     """Processes that serve on the one port."""
     worker_timeout_s: Seconds = 30.0
     """Seconds that one of several workers may hang before it is killed and replaced."""
+
+    api_keys: Path | None = None
+    """File of API keys, written by `conveyor keys`; read again when it changes."""
+    jwt_keys: str | None = None
+    """JSON Web Key Set of an issuer of tokens: a file, or an ``https://`` URL."""
+    jwt_issuer: str | None = None
+    """What tokens must say in ``iss``."""
+    jwt_audience: str | None = None
+    """What tokens must say in ``aud``."""
+    jwt_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_split), Len(1)] = ("RS256", "ES256")
+    """Algorithms that tokens may be signed with, with commas in between."""
+    jwt_tenant_claim: str = "tenant"
+    """Claim of a token that names whose sessions it is for."""
+    jwt_scope_claim: str = "scope"
+    """Claim of a token with its scopes: a list, or a string with spaces in between."""
+    jwt_leeway_s: Annotated[float, Ge(0), Le(300)] = 30.0
+    """Seconds that the clocks of the issuer and of the service may be apart."""
+    allow_anybody: bool = False
+    """Serve everybody on an address that others can reach, with neither `api_keys` nor `jwt_keys`."""
 
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""
@@ -57,6 +85,17 @@ class Settings(BaseSettings):
     cache_sessions: Positive = 20_000
     """Sessions whose last record this process remembers, so that it need not be read again."""
 
+    rate_limit: Annotated[float, Gt(0)] | None = None
+    """Timesteps per second of one API key or token, where it has no limit of its own, on all processes together; any
+    other request counts as one. Unset: as many as there is room for."""
+    rate_burst: Positive | None = None
+    """Timesteps that it may ask for at once after a rest. Unset: those of a second."""
+    ticket_ttl_s: Annotated[float, Gt(0), Le(3600)] = 30.0
+    """Seconds in which a ticket for a WebSocket must be used."""
+    allowed_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
+    """Origins whose web pages may use this service, with commas in between: open WebSockets, and read answers (CORS).
+    ``*`` is all of them. Unset: pages of the service's own host may open WebSockets."""
+
     step_timeout_s: Seconds = 10.0
     """Seconds that a step may wait before it is refused unrun."""
     store_timeout_s: Seconds = 2.0
@@ -75,4 +114,13 @@ class Settings(BaseSettings):
     def _require_order(self) -> Self:
         if self.session_ttl_s > self.max_ttl_s:
             raise ValueError(f"session_ttl_s is {self.session_ttl_s}, beyond max_ttl_s, {self.max_ttl_s}")
+        if self.rate_burst is not None and self.rate_limit is None:
+            raise ValueError(f"rate_burst is {self.rate_burst}, but there is no rate_limit")
+        if self.jwt_keys is not None and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError("jwt_keys needs jwt_issuer and jwt_audience: which tokens are meant for this service?")
         return self
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether who asks has to say who they are."""
+        return self.api_keys is not None or self.jwt_keys is not None

@@ -164,7 +164,11 @@ def test_nginx_knows_every_replica_at_its_port() -> None:
 
 
 def test_the_published_port_is_the_one_nginx_listens_on() -> None:
-    assert SERVICES["nginx"]["ports"] == [f"8000:{nginx_values('listen')[0]}"]
+    # On this machine alone, as nobody is asked who they are.
+    assert SERVICES["nginx"]["ports"] == [f"127.0.0.1:8000:{nginx_values('listen')[0]}"]
+    assert {
+        environment["CONVEYOR_ALLOW_ANYBODY"] for name, environment in environments().items() if name in REPLICAS
+    } == {"true"}
     probe = " ".join(SERVICES["nginx"]["healthcheck"]["test"])
     assert f"http://127.0.0.1:{nginx_values('listen')[0]}/readyz" in probe
 

@@ -16,7 +16,8 @@ def table() -> str:
     for name, field in Settings.model_fields.items():
         assert field.description, f"{name} has no docstring"
         meaning = " ".join(field.description.replace("``", "`").split())
-        default = "" if field.default is None else f"`{field.default}`"
+        value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "" if value is None else f"`{value}`"
         rows.append(f"| `CONVEYOR_{name.upper()}` | {default} | {meaning} |")
     return "\n".join(rows) + "\n"
 

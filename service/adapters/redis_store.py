@@ -32,7 +32,8 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 2.0, description: str | None = None) -> None:
-        self._link = RedisLink(url, timeout_s=timeout_s)
+        self.link = self._link = RedisLink(url, timeout_s=timeout_s)
+        """For what else this Redis keeps, beside sessions."""
         self._commit = Script("commit")
         self._create = Script("create")
         self._description = description or f"Redis at {_without_password(url)}"

@@ -5,9 +5,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from service.api.dependencies import Services
+from service.api.dependencies import Services, principal_of
 from service.api.messages import Answer
+from service.api.problems import problem, wire_of
 from service.api.socket import Gone, Socket
+from service.core.errors import ConveyorError
 
 GOING_AWAY = 1012
 """Close code of a service that is being stopped: connect again, go on where the last answer left off."""
@@ -43,6 +45,7 @@ class Conversation:
     """
 
     def __init__(self, socket: Socket, services: Services, ask: Callable[[bytes | str], Asked]) -> None:
+        self.principal = principal_of(socket)
         self._socket = socket
         self._wire = socket.wire
         self._services = services
@@ -51,6 +54,7 @@ class Conversation:
         self._awaited: asyncio.Future[Any] | None = None
         self._held = False
         self._stopping = False
+        self._dismissal: ConveyorError | None = None
         self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
 
@@ -77,6 +81,13 @@ class Conversation:
         """Take nothing more, answer what was taken, close: the service is going away. Returns when that is done."""
         self._stop()
         await self._ended.wait()
+
+    def dismiss(self, error: ConveyorError) -> None:
+        """Take nothing more, answer what was taken, tell of an error, close. Told again, stop in the middle of it."""
+        if self._dismissal is not None:
+            self.abort()
+        self._dismissal = error
+        self._stop()
 
     def abort(self) -> None:
         """Stop in the middle of whatever it is: for a client that does not read its answers."""
@@ -137,4 +148,8 @@ class Conversation:
                 return
             asked.popleft()
         if self._stopping and not asked:
+            if self._dismissal is not None:
+                self._socket.send({"error": problem(self._dismissal)})
+                self._end.set_result((wire_of(self._dismissal).close, self._dismissal.code))
+                return
             self._end.set_result((GOING_AWAY, "the service is going away"))

@@ -6,11 +6,15 @@ from typing import Annotated, Protocol, TypedDict
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
+from starlette.types import Scope as ASGIScope
 
-from service.core.access import ANYBODY, Principal
+from service.core.access import ANYBODY, Principal, Refreshable, Scope
+from service.core.errors import ConveyorError, Forbidden
 from service.core.ports import Models, StateStore
 from service.core.session import SessionKey
+from service.core.tickets import Tickets
 from service.engine import Engine
+from service.rates import Rates
 from service.sessions import Sessions
 
 PRINCIPAL = "conveyor.principal"
@@ -18,7 +22,14 @@ PRINCIPAL = "conveyor.principal"
 
 
 class Stoppable(Protocol):
-    """An open socket that can be told that the service is going away."""
+    """An open socket that can be told that the service is going away, or that its client may no longer be there."""
+
+    principal: Principal
+    """Who connected."""
+
+    def dismiss(self, error: ConveyorError) -> None:
+        """Answer what was asked, tell of an error, and close. Told again, end it as it is."""
+        ...
 
     async def stop(self) -> None:
         """Answer what was asked, close, and return when that is done."""
@@ -40,6 +51,7 @@ class Limits:
     max_chunk: int
     max_frame_steps: int
     max_in_flight: int
+    ticket_ttl_s: float
 
 
 @dataclass(slots=True)
@@ -51,8 +63,12 @@ class Services:
     models: Models
     store: StateStore
     limits: Limits
+    rates: Rates
+    tickets: Tickets
     exposition: Callable[[], tuple[bytes, str]]
     """Returns the metrics and their media type."""
+    authenticator: Refreshable | None = None
+    """Knows who asks; None where nobody has to say so."""
     sockets: set[Stoppable] = field(default_factory=set)
     draining: bool = False
 
@@ -72,6 +88,15 @@ def principal_of(connection: HTTPConnection) -> Principal:
     """Return who asks: anybody, where nobody has to say who they are."""
     principal: Principal = connection.scope.get(PRINCIPAL, ANYBODY)
     return principal
+
+
+def require(scope: ASGIScope, needed: Scope | None) -> None:
+    """Raise `Forbidden` where who asks has not the scope that is needed."""
+    if needed is not None and PRINCIPAL in scope and needed not in scope[PRINCIPAL].scopes:
+        raise Forbidden(
+            f"this needs the scope {needed.value!r}, which {scope[PRINCIPAL].name!r} does not have",
+            required_scope=needed.value,
+        )
 
 
 def key_of(connection: HTTPConnection, session_id: str) -> SessionKey:

@@ -3,11 +3,14 @@
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
-from service.api.dependencies import Serving
+from service.api.dependencies import Caller, Serving
+from service.api.hot import needing
 from service.api.schemas import Liveness, ModelFailure, Readiness
+from service.core.access import Scope
 from service.core.errors import ConveyorError
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=needing(None))
+private = APIRouter(tags=["health"], route_class=needing(Scope.METRICS))
 
 
 @router.get("/healthz")
@@ -17,7 +20,7 @@ async def healthz() -> Liveness:
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready"}})
-async def readyz(services: Serving) -> Response:
+async def readyz(caller: Caller, services: Serving) -> Response:
     """Say whether steps should be sent here: the store answers, a model is served, the process is to stay."""
     warnings = []
     ready = not services.draining
@@ -31,17 +34,17 @@ async def readyz(services: Serving) -> Response:
         ready = False
         store = error.detail
     models = [f"{model.ref.name}/{model.ref.version}" for model in services.models]
-    readiness = Readiness(
-        ready=ready and bool(models),
-        store=store,
-        models=models,
-        failed_models=[ModelFailure(path=f.path, reason=f.reason) for f in services.models.failures],
-        warnings=warnings,
-    )
-    return Response(readiness.model_dump_json(), 200 if readiness.ready else 503, media_type="application/json")
+    readiness = Readiness(ready=ready and bool(models))
+    if Scope.METRICS in caller.scopes:
+        readiness.store = store
+        readiness.models = models
+        readiness.failed_models = [ModelFailure(path=f.path, reason=f.reason) for f in services.models.failures]
+        readiness.warnings = warnings
+    content = readiness.model_dump_json(exclude_unset=True)
+    return Response(content, 200 if readiness.ready else 503, media_type="application/json")
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@private.get("/metrics", response_class=PlainTextResponse)
 async def metrics(services: Serving) -> Response:
     """Give the service's metrics, those of all its workers, in Prometheus' text format."""
     content, media_type = services.exposition()

@@ -4,9 +4,9 @@ They are ordinary routes of the application too, so that OpenAPI knows them; but
 goes to it at once, past middleware, telemetry, routing and the exception handlers, whose work is done here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -15,14 +15,43 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.body_limit import BodyLimit
+from service.api.dependencies import PRINCIPAL, require
 from service.api.problems import respond
+from service.core import access
+from service.core.errors import Forbidden
+
+Layer = Callable[[ASGIApp], ASGIApp]
+"""Something that stands in front of an application."""
 
 
-class ThinRoute(APIRoute):
+class GuardedRoute(APIRoute):
+    """Serves who has the scope `needed`, or, where that is None, everybody who gets this far. See `needing`."""
+
+    needed: ClassVar[access.Scope | None]
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            require(scope, self.needed)
+        except Forbidden as error:  # before anything of the body is read
+            response = await respond(Request(scope), error)
+            await response(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+
+def needing(scope: access.Scope | None) -> type[GuardedRoute]:
+    """Return the class of the routes that need a scope: ``APIRouter(route_class=needing(Scope.SESSIONS))``."""
+    return type(f"GuardedRoute[{scope}]", (GuardedRoute,), {"needed": scope})
+
+
+class ThinRoute(GuardedRoute):
     """Hands the request to its endpoint as it is: no dependencies are solved, no response is validated.
 
-    For an endpoint that takes the request and returns a response. OpenAPI knows it from its decorator.
+    For an endpoint that advances sessions, takes the request and returns a response. OpenAPI knows it from its
+    decorator.
     """
+
+    needed = access.Scope.STEP
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.methods and scope["method"] not in self.methods:
@@ -30,6 +59,8 @@ class ThinRoute(APIRoute):
             return
         request = Request(scope, receive)
         try:
+            if PRINCIPAL in scope:
+                require(scope, self.needed)
             response = await self.endpoint(request)
         except Exception as error:
             response = await respond(request, error)
@@ -59,12 +90,19 @@ async def body_of(request: Request) -> bytes:
 
 
 class Application(FastAPI):
-    """FastAPI with hot routes in front of it, and a limit to every body."""
+    """FastAPI with hot routes in front of it, a limit to every body, and layers before all, the first outermost.
 
-    def __init__(self, *, hot: Sequence[BaseRoute], max_body_bytes: int, **options: Any) -> None:
+    The layers in `front` see each connection before anything of its body is read, and the lifespan.
+    """
+
+    def __init__(
+        self, *, hot: Sequence[BaseRoute], max_body_bytes: int, front: Sequence[Layer] = (), **options: Any
+    ) -> None:
         super().__init__(**options)
         self.router.routes.extend(hot)
-        self._front = BodyLimit(_Front(super().__call__, hot), max_body_bytes)
+        self._front: ASGIApp = BodyLimit(_Front(super().__call__, hot), max_body_bytes)
+        for layer in reversed(front):
+            self._front = layer(self._front)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)

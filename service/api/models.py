@@ -3,10 +3,11 @@
 from fastapi import APIRouter
 
 from service.api.dependencies import Serving
+from service.api.hot import needing
 from service.api.schemas import ModelInfo, ModelList, model_info
 from service.core.ports import Models
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=needing(None))
 
 
 @router.get("")

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api import schemas
+from service.api.gate import OPEN
+from service.api.hot import GuardedRoute
 from service.api.problems import MEDIA_TYPE
 
 _REF = "#/components/schemas/{model}"
@@ -43,12 +45,14 @@ def body(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Make an application's OpenAPI document whole."""
+def install(app: FastAPI, *, authenticated: bool) -> None:
+    """Make an application's OpenAPI document whole; `authenticated` where who asks has to say who they are."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
+            if authenticated:
+                _add_security(app.openapi_schema, app)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -71,6 +75,25 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 _add_problems(path, operation)
     return document
 
+
+def _add_security(document: dict[str, Any], app: FastAPI) -> None:
+    """Say of each operation which scope it needs. OpenAPI 3.1 calls that a role, as it is not OAuth's own."""
+    document["components"]["securitySchemes"] = {"bearer": _BEARER}
+    for route in app.routes:
+        if isinstance(route, GuardedRoute) and route.path not in OPEN:
+            for method in (route.methods or set()) - {"HEAD"}:
+                operation = document["paths"][route.path][method.lower()]
+                operation["security"] = [{"bearer": [] if route.needed is None else [route.needed.value]}]
+                for status, meaning in _REFUSALS.items():
+                    operation["responses"].setdefault(status, {"description": meaning, "content": _PROBLEM})
+
+
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key (`cvy_…`) or a JSON Web Token; the name behind it is the scope that is needed.",
+}
+_REFUSALS = {"401": "Who asks is not known", "403": "Who asks has not the scope that this needs"}
 
 _TAGS = [
     {"name": "models", "description": "What is served, and what its numbers mean."},

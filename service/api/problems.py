@@ -48,6 +48,8 @@ WIRE: dict[type[ConveyorError], Wire] = {
 }
 """An error that is not listed is treated as its nearest ancestor is."""
 
+_CHALLENGE = 'Bearer realm="conveyor"'
+
 _CLIENT_CLOSED_REQUEST = 499
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -66,6 +68,10 @@ def problem_response(error: ConveyorError) -> Response:
     headers = {}
     if isinstance(error, errors.Unavailable):
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, errors.Unauthenticated):
+        headers["www-authenticate"] = _CHALLENGE
+    elif isinstance(error, errors.Forbidden) and (needed := error.fields.get("required_scope")):
+        headers["www-authenticate"] = f'{_CHALLENGE}, error="insufficient_scope", scope="{needed}"'
     return _response(problem(error), headers)
 
 

@@ -191,12 +191,14 @@ class ModelFailure(Message):
 
 
 class Readiness(Message):
+    """Where who asks has to say who they are, all but `ready` is for those who may read the metrics."""
+
     ready: bool
-    store: str
+    store: str | None = None
     """What keeps the sessions, or why it cannot be used."""
-    models: list[str]
-    failed_models: list[ModelFailure]
-    warnings: list[str]
+    models: list[str] = []
+    failed_models: list[ModelFailure] = []
+    warnings: list[str] = []
 
 
 class Liveness(Message):

@@ -8,28 +8,33 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api.dependencies import Caller, Key, Services, Serving
 from service.api.encodings import JSON
+from service.api.hot import needing
+from service.api.rate_limits import count_history
 from service.api.schemas import CreateSession, ForkSession, OpenSession, SessionInfo, SessionList, session_info
+from service.core.access import Scope
 from service.core.errors import ModelMismatch
 from service.core.session import Session, SessionKey, require_session_id
 from service.core.timestep import named
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], route_class=needing(Scope.SESSIONS))
 
 RECORD = "application/octet-stream"
 _RECORD_CONTENT: dict[str, Any] = {RECORD: {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.post("", status_code=201, response_model=SessionInfo)
-async def create_session(request: CreateSession, caller: Caller, services: Serving) -> Response:
+async def create_session(request: CreateSession, caller: Caller, services: Serving, connection: Request) -> Response:
     """Open a session under a name that is free, primed with `history` if there is any."""
+    count_history(connection, len(request.history or ()))
     key = _new_key(caller.tenant, request.session_id)
     session = await services.sessions.create(key, request.model, request.version, request.ttl_s, request.history)
     return _answer(services, key, session, 201)
 
 
 @router.put("/{session_id}", response_model=SessionInfo, responses={201: {"model": SessionInfo}})
-async def open_session(key: Key, request: OpenSession, services: Serving) -> Response:
+async def open_session(key: Key, request: OpenSession, services: Serving, connection: Request) -> Response:
     """Open a session, or resume the one of that name: 201 where it is new, 200 where it was there."""
+    count_history(connection, len(request.history or ()))
     require_session_id(key.session_id)
     session, created = await services.sessions.open(key, request.model, request.version, request.ttl_s, request.history)
     return _answer(services, key, session, 201 if created else 200)

@@ -11,8 +11,12 @@ from starlette.requests import HTTPConnection
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
+from service.api.dependencies import require
 from service.api.encodings import JSON, SUBPROTOCOLS
 from service.api.messages import Answer
+from service.api.problems import problem, wire_of
+from service.core import access
+from service.core.errors import ConveyorError, Forbidden, Unavailable
 
 EXTENSION = "conveyor.wire"
 """Name of the ASGI extension, see `Wire`, that these routes need and `service.websocket` offers."""
@@ -54,10 +58,12 @@ class Socket(HTTPConnection):
         self._send = send
         self.wire: Wire = scope["extensions"][EXTENSION]
         self.encoding = JSON
+        self._accepted = False
 
     async def accept(self) -> None:
         """Accept the handshake, and speak the first of the offered subprotocols that is spoken here, or JSON."""
         await self._receive()  # websocket.connect
+        self._accepted = True
         offered = self.scope.get("subprotocols", ())
         chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
         self.encoding = JSON if chosen is None else SUBPROTOCOLS[chosen]
@@ -75,6 +81,14 @@ class Socket(HTTPConnection):
         """Close the socket. Raises `Gone`."""
         await self._emit({"type": "websocket.close", "code": code, "reason": reason})
 
+    async def refuse(self, error: ConveyorError) -> None:
+        """Tell of an error and close. An unanswered handshake is accepted first: a browser can read it nowhere else."""
+        if not self._accepted:
+            await self.accept()
+        self.send({"error": problem(error)})
+        try_later = 1013 if isinstance(error, Unavailable) else 1008
+        await self.close(wire_of(error).close or try_later, error.code)
+
     async def _emit(self, message: dict[str, Any]) -> None:
         try:
             await self._send(message)
@@ -83,13 +97,23 @@ class Socket(HTTPConnection):
 
 
 class SocketRoute(WebSocketRoute):
-    """Hands its endpoint the `Socket`. A client that leaves ends the endpoint, and is no error."""
+    """Hands its endpoint the `Socket`. A client that leaves ends the endpoint, and is no error.
 
-    def __init__(self, path: str, endpoint: Callable[[Socket], Awaitable[None]]) -> None:
+    `needed` is the scope that who connects must have.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[[Socket], Awaitable[None]], needed: access.Scope) -> None:
         super().__init__(path, endpoint)
+        self.needed = needed
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            socket = Socket(scope, receive, send)
             with suppress(Gone):
-                await endpoint(Socket(scope, receive, send))
+                try:
+                    require(scope, needed)
+                except Forbidden as error:
+                    await socket.refuse(error)
+                else:
+                    await endpoint(socket)
 
         self.app = app

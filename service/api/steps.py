@@ -12,9 +12,11 @@ from service.api.encodings import Encoding, of_request
 from service.api.hot import Encoded, ThinRoute, body_of
 from service.api.messages import Addressed, Answer, decode, rest_answer, rest_error
 from service.api.openapi import body
+from service.api.rate_limits import submitter
 from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
 from service.core.errors import ConveyorError, InvalidRequest
 from service.core.session import Result, SessionKey
+from service.rates import Submit
 
 
 class Malformed(NamedTuple):
@@ -41,7 +43,7 @@ async def step(request: Request) -> Response:
     session_id = request.path_params["session_id"]
     sent, wanted = of_request(request.scope["headers"])
     timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
-    result = await services.engine.submit(key_of(request, session_id), timestep)
+    result = await submitter(request)(key_of(request, session_id), timestep)
     return _response(wanted, rest_answer(session_id, result))
 
 
@@ -51,20 +53,20 @@ async def many_steps(request: Request) -> Response:
     services = services_of(request)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
-    tenant = principal_of(request).tenant
-    started = [(step, start(services, tenant, step)) for step in steps]
+    submit, tenant = submitter(request), principal_of(request).tenant
+    started = [(step, start(services, submit, tenant, step)) for step in steps]
     for _, outcome in started:
         if isinstance(outcome, asyncio.Future) and not outcome.done():
             await asyncio.wait({outcome})
     return _response(wanted, {"results": [answer(step, outcome) for step, outcome in started]})
 
 
-def start(services: Services, tenant: str, step: Addressed | Malformed) -> Started:
+def start(services: Services, submit: Submit, tenant: str, step: Addressed | Malformed) -> Started:
     """Submit a step of a message that carries many, for a session of `tenant`."""
     if isinstance(step, Malformed):
         return step.error
     try:
-        return services.engine.submit(SessionKey(tenant, step.session_id), step.timestep(services.limits))
+        return submit(SessionKey(tenant, step.session_id), step.timestep(services.limits))
     except ConveyorError as error:
         return error
 

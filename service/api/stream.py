@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
-from service.api.dependencies import Services, key_of, principal_of, services_of
+from service.api.dependencies import Services, key_of, principal_of, require, services_of
 from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
+from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
 from service.api.steps import Malformed, Started, answer, decode_array, decode_step, start
-from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown, Unavailable
+from service.core.access import Scope
+from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, Session, SessionKey, require_session_id
 
 
@@ -22,20 +24,20 @@ async def stream(socket: Socket) -> None:
     key = key_of(socket, session_id)
     await socket.accept()
     try:
+        if "model" in socket.query_params:
+            require(socket.scope, Scope.SESSIONS)
         session = await _session(services, key, socket.query_params)
     except ConveyorError as error:
-        socket.send({"error": problem(error)})
-        try_later = 1013 if isinstance(error, Unavailable) else 1008
-        await socket.close(wire_of(error).close or try_later, error.code)
+        await socket.refuse(error)
         return
     model = session.model
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
-    decoder = socket.encoding.step
+    decoder, submit = socket.encoding.step, submitter(socket)
 
     def ask(content: bytes | str) -> Asked:
         try:
-            return _Step(services.engine.submit(key, decode(decoder, content).timestep(services.limits)))
+            return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
         except ConveyorError as error:
             return _Refused(error)
 
@@ -48,15 +50,15 @@ async def stream_many(socket: Socket) -> None:
     await socket.accept()
 
     encoding = socket.encoding
-    tenant = principal_of(socket).tenant
+    submit, tenant = submitter(socket), principal_of(socket).tenant
 
     def ask(content: bytes | str) -> Asked:
         try:
             if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps([(step, start(services, tenant, step)) for step in steps])
+                return _Steps([(step, start(services, submit, tenant, step)) for step in steps])
             step = decode_step(encoding, content)
-            return _Steps([(step, start(services, tenant, step))], alone=True)
+            return _Steps([(step, start(services, submit, tenant, step))], alone=True)
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 
@@ -135,6 +137,6 @@ class _Refused:
 
 
 routes: list[BaseRoute] = [
-    SocketRoute("/v1/sessions/{session_id}/stream", stream),
-    SocketRoute("/v1/stream", stream_many),
+    SocketRoute("/v1/sessions/{session_id}/stream", stream, Scope.STEP),
+    SocketRoute("/v1/stream", stream_many, Scope.STEP),
 ]

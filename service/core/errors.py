@@ -25,6 +25,7 @@
     │   ├── ShuttingDown
     │   ├── StoreUnavailable    the state store cannot be reached, nothing advanced
     │   ├── StoreFull           the state store has no memory left, nothing advanced
+    │   ├── AuthenticationUnavailable  nobody can tell whether a token is good: its issuer cannot be reached
     │   └── OutcomeUnknown      the store went away in the middle of a write: the step may have been applied
     ├── Unauthenticated         who asks is not known, and would have to be
     ├── Forbidden               who asks is known, and may not
@@ -149,6 +150,10 @@ class StoreUnavailable(Unavailable):
 
 class StoreFull(Unavailable):
     code = "store_full"
+
+
+class AuthenticationUnavailable(Unavailable):
+    code = "authentication_unavailable"
 
 
 class OutcomeUnknown(Unavailable):

@@ -1,0 +1,270 @@
+"""API keys: made by a command, kept as hashes, changed under a running service, refused once they are no good."""
+
+import hashlib
+import json
+import stat
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from service import key_commands
+from service.adapters.api_keys import ApiKeys
+from service.adapters.key_file import KeyFileError
+from service.core.access import Scope
+from service.core.errors import Unauthenticated
+from tests.api.wire import readings, require_problem, require_problem_body, stream
+from tests.e2e.command import conveyor
+from tests.security.credentials import ALL, KeyRing, bearer
+from tests.servers import ConveyorServer, RedisServer, wait_until
+
+ROW = readings(1)[0]
+NOTICED_WITHIN_S = 30.0
+"""A second or two by what is promised; the rest is patience with the machine."""
+
+
+def status(service: ConveyorServer, key: str) -> int:
+    return httpx.get(service.url + "/v1/models", headers=bearer(key), timeout=30).status_code
+
+
+def test_a_key_is_printed_once_and_kept_as_a_hash(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    options = ("--tenant", "plant-1", "--name", "gateway", "--scope", "step", "--scope", "sessions")
+    done = conveyor("keys", "create", *options, "--rate", "50", "--burst", "100", api_keys=path)
+    assert done.returncode == 0, done.stderr
+    key = done.stdout.strip()
+    public, secret = key[:20], key[21:]
+    assert len(secret) == 43, "256 bits in base64"
+    written = path.read_text()
+    assert secret not in written
+    assert hashlib.sha256(secret.encode()).hexdigest() in written
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    principal = ApiKeys(path).known(key.encode())
+    assert principal[:5] == ("plant-1", "gateway", {Scope.STEP, Scope.SESSIONS}, 50.0, 100)
+    assert principal.credential == public
+
+    other = conveyor("keys", "create", "--tenant", "plant-1", "--name", "gateway", "--scope", "metrics", api_keys=path)
+    listed = conveyor("keys", "list", "--api-keys", path).stdout.splitlines()
+    assert [line.split("\t")[1:] for line in listed] == [
+        ["plant-1", "gateway", "sessions,step", "never"],
+        ["plant-1", "gateway", "metrics", "never"],
+    ]
+    assert secret not in str(listed)
+    assert conveyor("keys", "revoke", public, api_keys=path).stdout == f"revoked {public}\n"
+    keys = ApiKeys(path)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        keys.known(key.encode())
+    assert keys.known(other.stdout.strip().encode()).scopes == {Scope.METRICS}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+COMMAND_ERRORS = {
+    "no file is named": (["list"], None, "--api-keys or CONVEYOR_API_KEYS"),
+    "no file is there": (["list"], "absent.json", "Make it with conveyor keys create"),
+    "no key of that id": (["revoke", "cvy_0123456789abcdef"], "keys.json", "no key with the id cvy_0123456789abcdef"),
+    "a tenant with a colon": (
+        ["create", "--tenant", "a:b", "--name", "n", "--scope", "step"],
+        "keys.json",
+        "$.tenant",
+    ),
+    "a scope that is none": (["create", "--name", "n", "--scope", "fly"], "keys.json", "'step', 'sessions'"),
+    "no scope": (["create", "--name", "n"], "keys.json", "--scope"),
+    "a rate of nothing": (["create", "--name", "n", "--scope", "step", "--rate", "0"], "keys.json", "$.rate_per_s"),
+    "a folder that is not there": (["create", "--name", "n", "--scope", "step"], "x/keys.json", "cannot be written"),
+    "not a file of keys": (["list"], "other.json", "is not a file of API keys"),
+}
+
+
+@pytest.mark.parametrize("case", COMMAND_ERRORS)
+def test_what_cannot_be_done_is_said(case: str, tmp_path: Path) -> None:
+    arguments, file, fragment = COMMAND_ERRORS[case]
+    KeyRing(tmp_path / "keys.json")
+    (tmp_path / "other.json").write_text('{"keys": [{"id": 1}]}')
+    environment = {"CONVEYOR_API_KEYS": None if file is None else str(tmp_path / file)}
+    done = CliRunner().invoke(key_commands.cli, arguments, env=environment)
+    assert done.exit_code in (1, 2), done.exception
+    assert fragment in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+
+
+BAD_CREDENTIALS: dict[str, tuple[list[tuple[str, str]], str]] = {
+    "nothing": ([], "Authorization"),
+    "another scheme": ([("authorization", "Basic YTpi")], "Bearer"),
+    "no key": ([("authorization", "Bearer")], "Bearer"),
+    "the key alone": ([("authorization", "{key}")], "Bearer"),
+    "the key twice": ([("authorization", "Bearer {key}"), ("authorization", "Bearer {key}")], "more than once"),
+    "another secret": ([("authorization", "Bearer {key}x")], "not known"),
+    "no secret": ([("authorization", "Bearer {public}")], "not known"),
+    "an empty secret": ([("authorization", "Bearer {public}_")], "not known"),
+    "an id that nobody has": ([("authorization", "Bearer cvy_0123456789abcdef_{secret}")], "not known"),
+    "the id of another": ([("authorization", "Bearer {other}_{secret}")], "not known"),
+    "the stored hash": ([("authorization", "Bearer {public}_{hash}")], "not known"),
+    "no id": ([("authorization", "Bearer cvy_")], "not known"),
+    "bytes that are no text": ([("authorization", "Bearer cvy_\xff\xfe")], "not known"),
+    "a key that has expired": ([("authorization", "Bearer {expired}")], "expired"),
+    "a key in the query": ([], "Authorization"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CREDENTIALS)
+def test_a_key_that_is_not_one_is_refused(guarded: ConveyorServer, keys: dict[str, str], case: str) -> None:
+    headers, fragment = BAD_CREDENTIALS[case]
+    key = keys["a"]
+    parts = {
+        "key": key,
+        "public": key[:20],
+        "secret": key[21:],
+        "other": keys["ab"][:20],
+        "hash": hashlib.sha256(key[21:].encode()).hexdigest(),
+        "expired": keys["expired"],
+    }
+    sent = [(name.encode(), value.format(**parts).encode("latin-1")) for name, value in headers]
+    response = httpx.get(f"{guarded.url}/v1/models?api_key={key}&access_token={key}", headers=sent)
+    require_problem(response, 401, "unauthenticated", fragment)
+    assert response.headers["www-authenticate"] == 'Bearer realm="conveyor"'
+    assert key[21:] not in response.text
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_name_of_the_scheme_may_be_written_in_any_case(
+    guarded: ConveyorServer, keys: dict[str, str], scheme: str
+) -> None:
+    headers = {"authorization": f"{scheme} {keys['a']}"}
+    assert httpx.get(guarded.url + "/v1/models", headers=headers).status_code == 200
+
+
+def test_keys_change_under_all_workers_of_all_replicas_and_nobody_restarts(redis: RedisServer, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    old = ring.add("a", *ALL)
+    with (
+        ConveyorServer("--workers", "2", redis_url=redis.url, api_keys=ring.path) as one,
+        ConveyorServer(redis_url=redis.url, api_keys=ring.path) as two,
+    ):
+
+        def everywhere(key: str, expected: int) -> bool:
+            # Each request over a connection of its own: the kernel gives it to either worker.
+            return all(status(service, key) == expected for service in (one, two) for _ in range(8))
+
+        assert everywhere(old, 200)
+        new = ring.add("a", *ALL)
+        assert wait_until(lambda: everywhere(new, 200), NOTICED_WITHIN_S, every_s=0.2)
+        assert everywhere(old, 200)
+        ring.remove(old)
+        assert wait_until(lambda: everywhere(old, 401), NOTICED_WITHIN_S, every_s=0.2)
+        assert everywhere(new, 200)
+
+
+def test_a_file_that_is_broken_or_gone_leaves_the_keys_as_they_are(redis: RedisServer, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    key = ring.add("a", *ALL)
+    good = ring.path.read_text()
+    with ConveyorServer(redis_url=redis.url, api_keys=ring.path) as service:
+
+        def told(fragment: str) -> bool:
+            return wait_until(lambda: fragment in service.output(), NOTICED_WITHIN_S)
+
+        ring.path.write_text(good[: len(good) // 2])
+        assert told("is not a file of API keys")
+        assert status(service, key) == 200
+        ring.path.unlink()
+        assert told("No such file")
+        assert status(service, key) == 200
+        time.sleep(2.5)  # a few more looks at it
+        assert service.output().count("the API keys stay as they were") == 2, "told of each change once"
+        KeyRing(ring.path)
+        assert wait_until(lambda: status(service, key) == 401, NOTICED_WITHIN_S)
+
+
+def test_a_socket_is_closed_when_its_key_is_revoked_or_expires_and_not_before(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    kept, revoked = ring.add("a", *ALL), ring.add("a", *ALL)
+    with ConveyorServer(redis_url=redis.url, api_keys=ring.path) as service:
+        expiring = ring.add("a", *ALL, expires_in_s=8)
+        assert wait_until(lambda: status(service, expiring) == 200, 6)
+        with (
+            stream(service, "kept", "?model=hotspot", additional_headers=bearer(kept)) as staying,
+            stream(service, "revoked", "?model=hotspot", additional_headers=bearer(revoked)) as leaving,
+            stream(service, "expiring", "?model=hotspot", additional_headers=bearer(expiring)) as ending,
+        ):
+            for socket in (staying, leaving, ending):
+                assert socket.receive()["step"] == 0
+                assert socket.ask({"x": ROW})["step"] == 1
+            ring.remove(revoked)
+            for socket in (leaving, ending):
+                require_problem_body(socket.receive()["error"], 401, "unauthenticated", "no longer good")
+                closed = socket.closed()
+                assert (closed.code, closed.reason) == (1008, "unauthenticated")
+            assert staying.ask({"x": ROW})["step"] == 2
+
+
+def test_a_service_does_not_start_without_the_file_that_it_is_told_of(tmp_path: Path) -> None:
+    done = conveyor("serve", "--port", "0", "--redis-url", "memory://", "--api-keys", tmp_path / "absent.json")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert f"there is no file of API keys at {tmp_path}/absent.json. Make it with conveyor keys create" in done.stderr
+
+
+KEY = {"id": "0123456789abcdef", "sha256": "0" * 64, "tenant": "a", "name": "n", "scopes": ["step"]}
+KEY |= {"created_at": "2026-01-01T00:00:00Z"}
+UNUSABLE = {
+    "no JSON": ("keys", "JSON is malformed"),
+    "half a file": ('{"keys": [{"id"', "Input data was truncated"),
+    "a field that nobody knows": ({"keys": [KEY | {"scope": "step"}]}, "unknown field `scope`"),
+    "a scope that nobody knows": ({"keys": [KEY | {"scopes": ["all"]}]}, "Invalid enum value 'all'"),
+    "a tenant that could be another's": ({"keys": [KEY | {"tenant": "a:b"}]}, "`$.keys[0].tenant`"),
+    "a tenant with a line's end": ({"keys": [KEY | {"tenant": "a\n"}]}, "`$.keys[0].tenant`"),
+    "a hash that is none": ({"keys": [KEY | {"sha256": "0"}]}, "`$.keys[0].sha256`"),
+    "a time without a zone": ({"keys": [KEY | {"expires_at": "2026-01-01T00:00:00"}]}, "`$.keys[0].expires_at`"),
+    "an id twice": ({"keys": [KEY, KEY]}, "has the id '0123456789abcdef' twice"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_file_that_cannot_be_used_is_refused_with_the_place(case: str, tmp_path: Path) -> None:
+    content, fragment = UNUSABLE[case]
+    path = tmp_path / "keys.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(KeyFileError, match="is not a file of API keys") as error:
+        ApiKeys(path)
+    assert fragment in str(error.value)
+
+
+def test_a_key_is_good_until_the_very_moment_it_expires(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    key = ring.add("a", Scope.STEP, expires_in_s=60).encode()
+    now = time.time()
+    keys = ApiKeys(ring.path, clock=lambda: now)
+    principal = keys.known(key)
+    assert principal.expires_at is not None
+    now = principal.expires_at - 0.001
+    assert keys.known(key) == principal
+    assert keys.holds(principal)
+    now = principal.expires_at
+    assert not keys.holds(principal)
+    with pytest.raises(Unauthenticated, match="expired"):
+        keys.known(key)
+
+
+async def test_a_key_whose_scopes_change_holds_no_longer_for_who_is_connected(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    key = ring.add("a", Scope.STEP)
+    keys = ApiKeys(ring.path)
+    principal = keys.known(key.encode())
+    ring.path.write_text(ring.path.read_text().replace('"step"', '"metrics"'))
+    await keys.refresh()
+    assert not keys.holds(principal)
+    assert keys.known(key.encode()).scopes == {Scope.METRICS}
+
+
+def test_a_file_without_keys_lets_nobody_in(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    keys = ApiKeys(ring.path)
+    for credential in (b"cvy_", b"cvy__", b"cvy_" + b"0" * 16 + b"_", b"", b"cvy"):
+        with pytest.raises(Unauthenticated):
+            keys.known(credential)
+    with pytest.raises(KeyFileError):
+        ApiKeys(tmp_path / "absent")
