@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[int, Gt(0)]
@@ -14,7 +14,7 @@ Seconds = Annotated[float, Gt(0)]
 class Settings(BaseSettings):
     """How a process serves. No instance exists at import: the composition root makes one."""
 
-    model_config = SettingsConfigDict(env_prefix="CONVEYOR_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(env_prefix="CONVEYOR_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -24,10 +24,18 @@ class Settings(BaseSettings):
     """Processes that serve on the one port."""
     worker_timeout_s: Seconds = 30.0
     """Seconds that one of several workers may hang before it is killed and replaced."""
+    tls_certificate: Path | None = None
+    """File with the certificate (PEM, the chain after it) to serve ``https://`` and ``wss://`` with. Unset: no TLS."""
+    tls_key: Path | None = None
+    """File with the certificate's private key, where it is not in the same file."""
+    tls_key_password: SecretStr | None = None
+    """What the private key is encrypted with, if it is."""
+    tls_client_ca: Path | None = None
+    """File with the certificates (PEM) of who signs the clients' ones: a client without such a certificate is refused."""
 
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""
-    redis_url: str | None = None
+    redis_url: Annotated[str | None, Field(repr=False)] = None
     """``redis://``, ``rediss://`` or ``unix://`` of the Redis that keeps the sessions; ``memory://`` keeps them in
     the process, lost with it. Unset: a private redis-server in `data_dir`."""
     store_description: str | None = None
@@ -75,4 +83,6 @@ class Settings(BaseSettings):
     def _require_order(self) -> Self:
         if self.session_ttl_s > self.max_ttl_s:
             raise ValueError(f"session_ttl_s is {self.session_ttl_s}, beyond max_ttl_s, {self.max_ttl_s}")
+        if self.tls_certificate is None and (self.tls_key or self.tls_key_password or self.tls_client_ca):
+            raise ValueError("a TLS key or client authority is named, and no certificate: set CONVEYOR_TLS_CERTIFICATE")
         return self
