@@ -39,7 +39,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 lets the system choose.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that serve on the port.")] = None,
-    tls_certificate: Annotated[Path | None, typer.Option(help="Certificate (PEM) to serve https:// and wss://.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) to serve https:// and wss://.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, where that is another file.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="Who signs clients' certificates: ask for one.")] = None,
     models: ModelsFolder = None,

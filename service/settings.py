@@ -14,7 +14,9 @@ Seconds = Annotated[float, Gt(0)]
 class Settings(BaseSettings):
     """How a process serves. No instance exists at import: the composition root makes one."""
 
-    model_config = SettingsConfigDict(env_prefix="CONVEYOR_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CONVEYOR_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -31,7 +33,7 @@ class Settings(BaseSettings):
     tls_key_password: SecretStr | None = None
     """What the private key is encrypted with, if it is."""
     tls_client_ca: Path | None = None
-    """File with the certificates (PEM) of who signs the clients' ones: a client without such a certificate is refused."""
+    """File with the certificates (PEM) of who signs clients' certificates: a client without one is refused."""
 
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""

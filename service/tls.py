@@ -1,6 +1,5 @@
 """TLS of the listening socket: from files to a context, and from renewed files to a new one without a restart."""
 
-import os
 import ssl
 import sys
 import time
@@ -74,7 +73,7 @@ class TlsFiles:
         stamps: list[object] = []
         for path in (self.certificate, self.key, self.client_ca):
             with suppress(OSError):
-                found = os.stat(path) if path else None
+                found = path.stat() if path else None
                 stamps.append(found and (found.st_ino, found.st_size, found.st_mtime_ns))
         return tuple(stamps)
 
