@@ -61,7 +61,7 @@ class RedisLink:
         self._timeout_s = timeout_s
         self._pool = ConnectionPool.from_url(
             url,
-            driver_info=None,  # CLIENT SETINFO would be one more command to be allowed
+            driver_info=None,  # CLIENT SETINFO would have to be allowed, and Redis 6 and 7.0 do not know it
             protocol=2,  # replies in the order of the commands, and nothing in between
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
