@@ -206,7 +206,6 @@ def test_the_compose_files_redis_serves_its_one_user(password: str) -> None:
             with pytest.raises(Exception, match=r"(?i)already authenticated|invalid username-password"):
                 redis_command(url, "PING")
         command_line = Path(f"/proc/{redis.pid}/cmdline").read_bytes().decode()
-        assert "--aclfile" in command_line
         said = redis.output()
     assert ("whoever reaches this Redis reaches the sessions" in said) == (password == "")
     if password:
