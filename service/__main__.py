@@ -5,6 +5,7 @@ import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from socket import socket
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from service.key_commands import ApiKeysFile
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
 from service.server import Config, Server, listen
 from service.settings import Settings
+from service.tls import TlsError, TlsFiles
 from service.workers import Workers, shared_folder
 
 SERVER_ENDS_WITHIN_S = 4.0
@@ -40,6 +42,11 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 lets the system choose.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that serve on the port.")] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) to serve https:// and wss://.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, where that is another file.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Who signs clients' certificates: ask for one.")] = None,
     models: ModelsFolder = None,
     redis_url: RedisUrl = None,
     data_dir: DataDir = None,
@@ -56,6 +63,9 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        tls_certificate=tls_certificate,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
         models=models,
         redis_url=redis_url,
         data_dir=data_dir,
@@ -66,6 +76,11 @@ def serve(
         access_log=access_log,
     )
     logs.configure(settings.log_level, settings.log_format)
+    try:
+        if (tls := TlsFiles.of(settings)) is not None:
+            tls.context()
+    except TlsError as error:
+        fail(str(error))
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
@@ -117,7 +132,7 @@ def _require_guard(settings: Settings, listener: socket) -> None:
 
 def _serve_here(settings: Settings, listener: socket) -> None:
     async def announce(services: Services) -> None:
-        typer.echo(await describe(_url(listener), services))
+        typer.echo(await describe(_url(settings, listener), services))
 
     Server(Config(create_app(settings, announce), settings)).run([listener])
 
@@ -142,7 +157,7 @@ def _serve_in_workers(settings: Settings, listener: socket) -> None:
             except OSError as error:
                 fail(f"the workers need a folder for temporary files: {error}. Choose one with TMPDIR")
             workers = Workers(
-                Config(partial(create_worker, given, _url(listener), shared), given, factory=True),
+                Config(partial(create_worker, given, _url(given, listener), shared), given, factory=True),
                 listener,
                 silence_s=given.worker_timeout_s,
                 grace_s=given.drain_timeout_s + SERVER_ENDS_WITHIN_S,
@@ -157,10 +172,10 @@ def _serve_in_workers(settings: Settings, listener: socket) -> None:
             runner.run(stack.aclose())
 
 
-def _url(listener: socket) -> str:
+def _url(settings: Settings, listener: socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{port}"
+    return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from service.adapters.redis_binary import find_binary
 from service.adapters.redis_rates import RedisRates
 from service.adapters.redis_store import RedisStore
 from service.adapters.redis_tickets import RedisTickets
+from service.adapters.redis_url import SCHEMES, require_usable, shown
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
 from service.api.gate import Gate
@@ -213,20 +214,20 @@ async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool =
     store: StateStore
     if url == "memory://":
         store = MemoryStore()
-    elif url.startswith(("redis://", "rediss://", "unix://")):
+    elif url.startswith(SCHEMES):
         try:
+            require_usable(url)
             store = RedisStore(url, timeout_s=settings.store_timeout_s, description=description)
         except ValueError as error:
-            raise StartupError(f"CONVEYOR_REDIS_URL, {url.rsplit('@')[-1]}, cannot be read: {error}") from error
+            raise StartupError(f"CONVEYOR_REDIS_URL, {shown(url)}, cannot be used: {error}") from None
     else:
-        raise StartupError(f"CONVEYOR_REDIS_URL is {url!r}; redis://, rediss://, unix:// or memory:// is needed")
+        raise StartupError(f"CONVEYOR_REDIS_URL is {shown(url)!r}; redis://, rediss://, unix:// or memory:// is needed")
     stack.push_async_callback(store.close)
     try:
         found = await store.health()
     except Unavailable as error:
-        raise StartupError(
-            f"{error.detail.rstrip('.')}. Is {url.rsplit('@')[-1]} right, and is Redis running?"
-        ) from error
+        tls = ", speaking TLS there" if url.startswith("rediss://") else ""
+        raise StartupError(f"{error.detail.rstrip('.')}. Is {shown(url)} right, and is Redis running{tls}?") from error
     for warning in found.warnings:
         log.warning(warning)
     return store

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -9,6 +10,7 @@ from uvicorn.lifespan.on import LifespanOn
 
 from service.http import HttpProtocol
 from service.settings import Settings
+from service.tls import TlsFiles, listening_context
 from service.websocket import WebSocketProtocol
 
 
@@ -29,9 +31,12 @@ class Config(uvicorn.Config):
     """
 
     def __init__(self, app: Any, settings: Settings, *, factory: bool = False) -> None:
+        tls = TlsFiles.of(settings)
         super().__init__(
             app,
             factory=factory,
+            # Made in the process that listens: a context cannot be sent to a worker.
+            ssl_context_factory=None if tls is None else partial(listening_context, tls),
             host=settings.host,
             port=settings.port,
             workers=settings.workers,

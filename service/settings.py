@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.core.origin import require_origin
@@ -23,7 +23,9 @@ def _split(value: object) -> object:
 class Settings(BaseSettings):
     """How a process serves. No instance exists at import: the composition root makes one."""
 
-    model_config = SettingsConfigDict(env_prefix="CONVEYOR_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CONVEYOR_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -33,6 +35,14 @@ class Settings(BaseSettings):
     """Processes that serve on the one port."""
     worker_timeout_s: Seconds = 30.0
     """Seconds that one of several workers may hang before it is killed and replaced."""
+    tls_certificate: Path | None = None
+    """File with the certificate (PEM, the chain after it) to serve ``https://`` and ``wss://`` with. Unset: no TLS."""
+    tls_key: Path | None = None
+    """File with the certificate's private key, where it is not in the same file."""
+    tls_key_password: SecretStr | None = None
+    """What the private key is encrypted with, if it is."""
+    tls_client_ca: Path | None = None
+    """File with the certificates (PEM) of who signs clients' certificates: a client without one is refused."""
 
     api_keys: Path | None = None
     """File of API keys, written by `conveyor keys`; read again when it changes."""
@@ -55,7 +65,7 @@ class Settings(BaseSettings):
 
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""
-    redis_url: str | None = None
+    redis_url: Annotated[str | None, Field(repr=False)] = None
     """``redis://``, ``rediss://`` or ``unix://`` of the Redis that keeps the sessions; ``memory://`` keeps them in
     the process, lost with it. Unset: a private redis-server in `data_dir`."""
     store_description: str | None = None
@@ -118,6 +128,8 @@ class Settings(BaseSettings):
             raise ValueError(f"rate_burst is {self.rate_burst}, but there is no rate_limit")
         if self.jwt_keys is not None and not (self.jwt_issuer and self.jwt_audience):
             raise ValueError("jwt_keys needs jwt_issuer and jwt_audience: which tokens are meant for this service?")
+        if self.tls_certificate is None and (self.tls_key or self.tls_key_password or self.tls_client_ca):
+            raise ValueError("a TLS key or client authority is named, and no certificate: set CONVEYOR_TLS_CERTIFICATE")
         return self
 
     @property

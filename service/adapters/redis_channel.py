@@ -37,6 +37,14 @@ class Channel(asyncio.Protocol):
     async def open(cls, connection: AbstractConnection, timeout_s: float) -> Self:
         """Connect. Raises what the client library raises."""
         await connection.connect()  # type: ignore[no-untyped-call]
+        try:
+            # What a server refuses after the handshake, a certificate for one, shows in its first reply. It should not
+            # be that to a command of which nobody would know then whether it was carried out.
+            await connection.send_command("PING")
+            await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         stream: Any = connection._writer
         connection._reader = connection._writer = None  # it is ours now
         return cls(stream, timeout_s)

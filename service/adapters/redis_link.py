@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from service.adapters.redis_channel import Channel, ReplyError
+from service.adapters.redis_tls import refusal
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 _CREDENTIALS = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -60,6 +61,7 @@ class RedisLink:
         self._timeout_s = timeout_s
         self._pool = ConnectionPool.from_url(
             url,
+            driver_info=None,  # CLIENT SETINFO would have to be allowed, and Redis 6 and 7.0 do not know it
             protocol=2,  # replies in the order of the commands, and nothing in between
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
@@ -149,4 +151,4 @@ def _refused(error: ReplyError) -> StoreUnavailable | StoreFull:
 def _unavailable(error: BaseException) -> StoreUnavailable:
     if isinstance(error, AuthenticationError | AuthorizationError):
         return StoreUnavailable("Redis refused the service's credentials")
-    return StoreUnavailable(f"Redis cannot be used: {str(error) or type(error).__name__}")
+    return StoreUnavailable(f"Redis cannot be used: {refusal(error) or str(error) or type(error).__name__}")

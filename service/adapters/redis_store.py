@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from service.adapters.redis_link import RedisLink, Reply, Script, bulk
+from service.adapters.redis_url import shown
 from service.core.errors import ConveyorError, InvalidRequest, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.record import EPOCH_SLICE, HEADER, NONCE_SLICE, VERSION_SLICE, readable, step_of, ttl_s_of
@@ -36,7 +37,7 @@ class RedisStore:
         """For what else this Redis keeps, beside sessions."""
         self._commit = Script("commit")
         self._create = Script("create")
-        self._description = description or f"Redis at {_without_password(url)}"
+        self._description = description or f"Redis at {shown(url)}"
 
     async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
         values: list[bytes | None] = await self._certain(self._link.many(b"MGET", [_key_bulk(key) for key in keys]))
@@ -196,7 +197,3 @@ def _write_cursor(position: int | None, waiting: list[str]) -> str | None:
 def _fields(info: Any) -> dict[str, str]:
     lines = (info if isinstance(info, str) else info.decode()).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^@/]*@", "//***@", url)

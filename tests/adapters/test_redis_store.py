@@ -38,7 +38,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def direct(server: RedisServer) -> Iterator["redis_client.Redis[bytes]"]:
-    with redis_client.Redis.from_url(server.url) as client:
+    with redis_client.Redis.from_url(server.admin_url) as client:
         client.set(redis_key(KEY), session())
         yield client
 
@@ -159,7 +159,7 @@ async def test_out_of_memory_leaves_every_record_whole_and_tells_each_session(
     keys = [SessionKey("faults", str(i)) for i in range(50)]
     for key in keys:
         assert await near.create(key, session()) is None
-    with redis_client.Redis.from_url(server.url) as direct:
+    with redis_client.Redis.from_url(server.admin_url) as direct:
         direct.config_set("maxmemory", direct.info("memory")["used_memory"] + 40_000)
         commits = [commit(key, 9, 0, session(1, size=8192)) for key in keys]
         verdicts = await near.commit(commits)
@@ -216,7 +216,7 @@ async def test_a_wrong_password_is_named_and_not_told(server: RedisServer, direc
 
 
 async def test_what_an_operator_should_change_is_said(near: RedisStore, server: RedisServer) -> None:
-    with redis_client.Redis.from_url(server.url) as direct:
+    with redis_client.Redis.from_url(server.admin_url) as direct:
         direct.config_set("maxmemory-policy", "allkeys-lru")
     warnings = " ".join((await near.health()).warnings)
     assert "Set maxmemory-policy noeviction" in warnings

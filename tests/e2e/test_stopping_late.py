@@ -35,7 +35,7 @@ def test_a_posted_step_is_answered_though_redis_takes_its_time() -> None:
     with (
         RedisServer() as redis,
         ConveyorServer(redis_url=redis.url, store_timeout_s=4) as service,
-        redis_client.Redis.from_url(redis.url) as direct,
+        redis_client.Redis.from_url(redis.admin_url) as direct,
     ):
         open_session(service, "a")
         direct.client_pause(1900)

@@ -78,7 +78,10 @@ async def test_lost_replies_are_never_seen_by_a_client() -> None:
 
 def test_a_redis_without_memory_refuses_and_keeps_what_it_has() -> None:
     with RedisServer() as redis, ConveyorServer(redis_url=redis.url) as service:
-        with httpx.Client(base_url=service.url, timeout=10) as http, redis_client.Redis.from_url(redis.url) as direct:
+        with (
+            httpx.Client(base_url=service.url, timeout=10) as http,
+            redis_client.Redis.from_url(redis.admin_url) as direct,
+        ):
             asyncio.run(open_session(service.url, "pump"))
             http.post(STEPS, json={"x": reading(0, 1), "step": 1}).raise_for_status()
             direct.config_set("maxmemory", 1)

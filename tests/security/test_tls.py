@@ -1,0 +1,283 @@
+"""https:// and wss://: the way of a step through TLS, who is refused, and certificates that are renewed."""
+
+import hashlib
+import json
+import signal
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from cryptography.hazmat.primitives.serialization import load_pem_private_key as load_key
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from service.tls import LOOK_EVERY_S
+from tests.api.wire import readings, step, stream, stream_at
+from tests.e2e.command import conveyor
+from tests.process import members_of
+from tests.security.certificates import Authority, SecureServer
+from tests.servers import RedisServer, wait_until
+
+ROWS = readings(6)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def certificate(authority: Authority) -> Path:
+    return authority.issue("server", "127.0.0.1", "localhost")
+
+
+def fingerprint(service: SecureServer) -> str:
+    """What names the certificate that a new connection is shown."""
+    with (
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as plain,
+        service.trusted.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        shown = secure.getpeercert(binary_form=True)
+        assert shown
+        return hashlib.sha256(shown).hexdigest()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_step_over_every_wire(
+    workers: int, redis: RedisServer, authority: Authority, certificate: Path, session_id: str
+) -> None:
+    with (
+        SecureServer(
+            redis_url=redis.url, workers=workers, tls_certificate=certificate, trusted=authority.trusted()
+        ) as service,
+        service.client() as client,
+    ):
+        assert wait_until(lambda: f"Conveyor listens on {service.url}\n" in service.output(), 20)
+        client.put(f"/v1/sessions/{session_id}", json={"model": "hotspot"}).raise_for_status()
+        assert step(client, session_id, ROWS[0], step=1)["step"] == 1
+        with stream(service, session_id, ssl=service.trusted) as socket_:
+            assert socket_.receive()["step"] == 1
+            assert socket_.ask({"x": ROWS[1], "step": 2})["step"] == 2
+        packed = {"subprotocols": [Subprotocol("conveyor.v1.msgpack")]}
+        with stream(service, session_id, ssl=service.trusted, **packed) as socket_:
+            socket_.socket.recv(timeout=20)
+            socket_.send(msgspec.msgpack.encode({"x": ROWS[2], "step": 3}))
+            answer = socket_.socket.recv(timeout=20)
+            assert isinstance(answer, bytes)
+            assert msgspec.msgpack.decode(answer)["step"] == 3
+        # Larger than a TLS record (16 KiB), in and out.
+        chunk = step(client, session_id, ROWS * 80, step=4, outputs="all")
+        assert len(chunk["outputs"]["hot_spot"]) == len(ROWS) * 80
+        assert "Traceback" not in service.output()
+
+
+def test_a_client_that_does_not_read_is_waited_for_and_loses_nothing(
+    redis: RedisServer, authority: Authority, certificate: Path, session_id: str
+) -> None:
+    count = 60
+    with SecureServer(redis_url=redis.url, tls_certificate=certificate, trusted=authority.trusted()) as service:
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", service.port))
+        with connect(
+            f"{service.ws_url}/v1/sessions/{session_id}/stream?model=hotspot",
+            sock=slow,
+            ssl=service.trusted,
+            server_hostname="127.0.0.1",
+            max_queue=1,
+            max_size=None,
+        ) as client:
+            client.recv(timeout=20)
+            message = json.dumps({"x": ROWS * 20, "outputs": "all"})
+            for _ in range(count):
+                client.send(message)
+            with service.client() as other:  # an answer is 160 KB: what is written to the slow one does not pile up
+                assert other.get("/healthz").status_code == 200
+            steps = [json.loads(client.recv(timeout=60))["step"] for _ in range(count)]
+    assert steps == [(number + 1) * len(ROWS) * 20 for number in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_told_to_stop_it_answers_what_it_has_and_says_goodbye(
+    workers: int, authority: Authority, certificate: Path
+) -> None:
+    with (
+        RedisServer() as redis,
+        SecureServer(
+            redis_url=redis.url, workers=workers, tls_certificate=certificate, trusted=authority.trusted()
+        ) as service,
+        stream_at(service, "/v1/sessions/a/stream?model=hotspot", ssl=service.trusted) as one,
+        socket.create_connection(("127.0.0.1", service.port)),  # one that never says hello holds nobody up
+    ):
+        one.receive()
+        redis.signal(signal.SIGSTOP)
+        one.send(*({"x": row} for row in ROWS))
+        time.sleep(0.3)
+        service.terminate()
+        time.sleep(0.3)
+        redis.signal(signal.SIGCONT)
+        assert [one.receive()["step"] for _ in ROWS] == [1, 2, 3, 4, 5, 6]
+        assert one.closed().code == 1012
+        assert service.wait(15) in (0, -signal.SIGTERM)
+        assert wait_until(lambda: members_of(service.pid) == [], 5)
+        assert "Traceback" not in service.output()
+
+
+def test_strangers_to_tls_are_refused_and_leave_no_traceback(authority: Authority, certificate: Path) -> None:
+    with SecureServer(redis_url="memory://", tls_certificate=certificate, trusted=authority.trusted()) as service:
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{service.port}/healthz")
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(f"{service.url}/healthz")
+        old, known = authority.trusted(), authority.trusted()
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{service.url}/healthz", verify=old)
+        known.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert httpx.get(f"{service.url}/healthz", verify=known).status_code == 200
+        for junk in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", b""):
+            with socket.create_connection(("127.0.0.1", service.port), timeout=20) as stranger:
+                stranger.sendall(junk)
+        with service.client() as client:
+            assert client.get("/healthz").status_code == 200
+        assert "Traceback" not in service.output()
+
+
+def test_with_a_client_authority_only_its_clients_get_in(
+    tmp_path: Path, authority: Authority, certificate: Path
+) -> None:
+    clients, strangers = Authority(tmp_path, "clients"), Authority(tmp_path, "strangers")
+    trusted = authority.trusted(clients.issue("client"))
+    with SecureServer(
+        redis_url="memory://", tls_certificate=certificate, tls_client_ca=clients.file, trusted=trusted
+    ) as service:
+        for refused in (authority.trusted(), authority.trusted(strangers.issue("stranger"))):
+            with pytest.raises(httpx.TransportError), httpx.Client(verify=refused) as client:
+                client.get(f"{service.url}/healthz")
+        with stream_at(service, "/v1/sessions/a/stream?model=hotspot", ssl=trusted) as opened:
+            assert opened.receive()["step"] == 0
+        # Another authority from now on: who was known before is not any more.
+        clients.file.write_bytes(strangers.file.read_bytes())
+        time.sleep(LOOK_EVERY_S)
+        with pytest.raises(httpx.TransportError), service.client() as client:
+            client.get("/healthz")
+        with httpx.Client(verify=authority.trusted(tmp_path / "stranger.pem")) as client:
+            assert client.get(f"{service.url}/healthz").status_code == 200
+        assert "Traceback" not in service.output()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_renewed_certificate_is_shown_without_a_restart(
+    workers: int, redis: RedisServer, authority: Authority, certificate: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(certificate.read_bytes())
+    with SecureServer(
+        redis_url=redis.url,
+        workers=workers,
+        tls_certificate=certificate,
+        tls_key=key,
+        trusted=authority.trusted(),
+    ) as service:
+        first = fingerprint(service)
+        with stream_at(service, "/v1/stream", ssl=service.trusted) as opened:
+            renewed = authority.issue("renewed", "127.0.0.1").read_bytes()
+            certificate.write_bytes(renewed)  # the key is not there yet: in the middle of a renewal
+            time.sleep(LOOK_EVERY_S)
+            for _ in range(4 * workers):
+                assert fingerprint(service) == first
+            key.write_bytes(renewed)
+            assert wait_until(lambda: fingerprint(service) != first, 20)
+            time.sleep(LOOK_EVERY_S)
+            assert len({fingerprint(service) for _ in range(4 * workers)} - {first}) == 1
+            assert opened.ask([]) == []  # the connections that stand go on
+        said = service.output()
+    assert "cannot be used; the ones before stay" in said
+    assert "is not that of the certificate" in said
+    assert "the TLS certificate was renewed" in said
+    assert "Traceback" not in said
+
+
+def encrypted(key: Path, password: bytes, to: Path) -> Path:
+    private = load_key(key.read_bytes(), None)
+    to.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)))
+    return to
+
+
+def test_a_key_may_be_encrypted(authority: Authority, certificate: Path, tmp_path: Path) -> None:
+    key = encrypted(certificate, b"s3cret-of-the-key", tmp_path / "key.pem")
+    with SecureServer(
+        redis_url="memory://",
+        tls_certificate=certificate,
+        tls_key=key,
+        tls_key_password="s3cret-of-the-key",
+        trusted=authority.trusted(),
+    ) as service:
+        assert fingerprint(service)
+        assert "s3cret" not in service.output()
+
+
+BAD_FILES = {
+    "no such certificate": ({"tls_certificate": "{none}"}, ("CONVEYOR_TLS_CERTIFICATE, {none}, cannot be read",)),
+    "no such key": (
+        {"tls_certificate": "{good}", "tls_key": "{none}"},
+        ("CONVEYOR_TLS_KEY, {none}, cannot be read: No such file",),
+    ),
+    "no certificate in the file": ({"tls_certificate": "{junk}"}, ("{junk}, holds no certificate (PEM)",)),
+    "no key in the file": ({"tls_certificate": "{good}", "tls_key": "{ca}"}, ("{ca}, holds no private key (PEM)",)),
+    "another one's key": (
+        {"tls_certificate": "{good}", "tls_key": "{other}"},
+        ("the key in {other}", "is not that of the certificate in {good}"),
+    ),
+    "a key without its password": (
+        {"tls_certificate": "{good}", "tls_key": "{locked}"},
+        ("{locked} is encrypted: CONVEYOR_TLS_KEY_PASSWORD is needed",),
+    ),
+    "a key with another password": (
+        {"tls_certificate": "{good}", "tls_key": "{locked}", "tls_key_password": "s3cret-guess"},
+        ("{locked} is encrypted: CONVEYOR_TLS_KEY_PASSWORD does not open it",),
+    ),
+    "no client authority in the file": (
+        {"tls_certificate": "{good}", "tls_client_ca": "{junk}"},
+        ("CONVEYOR_TLS_CLIENT_CA, {junk}, holds no certificate",),
+    ),
+    "a key alone": ({"tls_key": "{good}"}, ("set CONVEYOR_TLS_CERTIFICATE",)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_files_that_cannot_be_used_are_named_at_the_start(
+    name: str, workers: int, authority: Authority, certificate: Path, tmp_path: Path
+) -> None:
+    files = {
+        "good": certificate,
+        "other": authority.issue("other"),
+        "ca": authority.file,
+        "junk": tmp_path / "junk",
+        "none": tmp_path / "none",
+        "locked": encrypted(certificate, b"right", tmp_path / "locked.pem"),
+    }
+    files["junk"].write_text("no PEM")
+    settings, says = BAD_FILES[name]
+    done = conveyor(
+        "serve",
+        "--port",
+        "0",
+        "--workers",
+        workers,
+        data_dir=tmp_path / "data",
+        **{setting: value.format(**files) for setting, value in settings.items()},
+    )
+    assert done.returncode not in (0, None), done.stdout
+    for fragment in says:
+        assert done.stderr.count(fragment.format(**files)) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "s3cret" not in done.stderr
