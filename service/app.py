@@ -21,8 +21,10 @@ from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, F
 from service.adapters.memory_store import MemoryStore
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
+from service.adapters.redis_address import SCHEMES
 from service.adapters.redis_binary import find_binary
-from service.adapters.redis_store import RedisStore
+from service.adapters.redis_durability import NotDurable
+from service.adapters.redis_open import open_redis
 from service.api import health, models, openapi, problems, sessions, steps, stream
 from service.api.dependencies import Limits, Services, State
 from service.api.hot import Application
@@ -167,17 +169,25 @@ async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool =
         url, description = await embedded_redis(settings, stack, share=share)
     store: StateStore
     if url == "memory://":
+        if settings.durability != "none":
+            raise StartupError(
+                f"CONVEYOR_DURABILITY is {settings.durability}, and memory:// keeps nothing: name a Redis"
+            )
         store = MemoryStore()
-    elif url.startswith(("redis://", "rediss://", "unix://")):
+    elif url.startswith(SCHEMES):
         try:
-            store = RedisStore(url, timeout_s=settings.store_timeout_s, description=description)
+            store = open_redis(
+                url, timeout_s=settings.store_timeout_s, description=description, durability=settings.durability
+            )
         except ValueError as error:
             raise StartupError(f"CONVEYOR_REDIS_URL, {url.rsplit('@')[-1]}, cannot be read: {error}") from error
     else:
-        raise StartupError(f"CONVEYOR_REDIS_URL is {url!r}; redis://, rediss://, unix:// or memory:// is needed")
+        raise StartupError(f"CONVEYOR_REDIS_URL is {url!r}; {', '.join(SCHEMES)} or memory:// is needed")
     stack.push_async_callback(store.close)
     try:
         found = await store.health()
+    except NotDurable as error:
+        raise StartupError(f"CONVEYOR_DURABILITY cannot be had: {error.detail}") from error
     except Unavailable as error:
         raise StartupError(
             f"{error.detail.rstrip('.')}. Is {url.rsplit('@')[-1]} right, and is Redis running?"
