@@ -3,6 +3,7 @@
 All are context managers and end what they started. Their times are short, so that a failover takes a second or two.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -50,6 +51,21 @@ QUICK = {"repl_diskless_sync_delay": 0, "repl_ping_replica_period": 1}
 def _online(master: RedisServer) -> bool:
     replica = fields(redis_command(master.url, "INFO", "replication")).get("slave0")
     return replica is not None and "online" in str(replica)
+
+
+def is_level(master: RedisServer) -> bool:
+    """Whether a master's replica has all that it has."""
+    found = fields(redis_command(master.url, "INFO", "replication"))
+    return bool(found["slave0"]["offset"] == found["master_repl_offset"])
+
+
+def cut_off(master: RedisServer, replica: RedisServer) -> None:
+    """Let a replica stand still and have nothing more from its master; SIGCONT ends it.
+
+    It is not enough to stop it: what the kernel has taken for it, it would read when it goes on.
+    """
+    replica.signal(signal.SIGSTOP)
+    redis_command(master.url, "CLIENT", "KILL", "TYPE", "replica")
 
 
 class SentinelServer(Server):
@@ -143,6 +159,13 @@ class ClusterDeployment:
 
     def command(self, node: RedisServer, *command: str) -> Any:
         return redis_command(f"redis://127.0.0.1:{node.port}", *command)
+
+    def slots(self) -> Any:
+        """CLUSTER SLOTS, as the first node that runs tells it."""
+        return self.command(next(node for node in self.nodes if node.running), "CLUSTER", "SLOTS")
+
+    def replica_of(self, master: "ClusterNode") -> "ClusterNode":
+        return self.replicas[self.masters.index(master)]
 
     def id_of(self, node: RedisServer) -> str:
         return str(self.command(node, "CLUSTER", "MYID"))
