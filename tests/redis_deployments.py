@@ -81,7 +81,7 @@ class SentinelServer(Server):
             f"dir {self.folder}",
             f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 2",
             f"sentinel down-after-milliseconds {SERVICE} 1000",
-            f"sentinel failover-timeout {SERVICE} 5000",
+            f"sentinel failover-timeout {SERVICE} 1500",
         ]
         self._configuration = self.folder / "sentinel.conf"
         self._configuration.write_text("\n".join(lines) + "\n")
@@ -121,6 +121,11 @@ class SentinelDeployment:
         _, port = redis_command(self.sentinels[0].url, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return int(port)
 
+    @staticmethod
+    def has_replica(master: RedisServer) -> bool:
+        """Whether a replica follows a server, and has all that it has."""
+        return _online(master) and is_level(master)
+
     def _agreed(self) -> bool:
         return all(
             (found := _master_of(sentinel)).get("num-slaves") == "1" and found.get("num-other-sentinels") == "2"
@@ -146,12 +151,10 @@ def sentinel_deployment(**options: Any) -> Iterator[SentinelDeployment]:
 
 
 class ClusterDeployment:
-    """Masters, each with its replica: `nodes` are the masters and then the replicas, in the same order."""
+    """Masters, each with its replica. Who is which changes with every failover."""
 
-    def __init__(self, nodes: list["ClusterNode"], masters: int) -> None:
+    def __init__(self, nodes: list["ClusterNode"]) -> None:
         self.nodes = nodes
-        self.masters = nodes[:masters]
-        self.replicas = nodes[masters:]
 
     @property
     def url(self) -> str:
@@ -164,15 +167,31 @@ class ClusterDeployment:
         """CLUSTER SLOTS, as the first node that runs tells it."""
         return self.command(next(node for node in self.nodes if node.running), "CLUSTER", "SLOTS")
 
+    def masters(self) -> list["ClusterNode"]:
+        """The nodes that serve slots, the one with the first slots first."""
+        ports = [port for _, _, (_, port, *_), *_ in sorted(self.slots())]
+        return [node for port in ports for node in self.nodes if node.port == port]
+
     def replica_of(self, master: "ClusterNode") -> "ClusterNode":
-        return self.replicas[self.masters.index(master)]
+        """The replica of a master that runs."""
+        port = fields(self.command(master, "INFO", "replication"))["slave0"]["port"]
+        return next(node for node in self.nodes if node.port == port)
+
+    def restore(self) -> None:
+        """Start what was killed, wake what was stopped, wait until every master has its replica; forget all keys."""
+        for node in self.nodes:
+            if not node.running:
+                node.start()
+            node.signal(signal.SIGCONT)
+        assert wait_until(self._is_whole, READY_WITHIN_S, every_s=0.05), "the cluster does not heal"
+        for master in self.masters():
+            self.command(master, "FLUSHALL")
 
     def id_of(self, node: RedisServer) -> str:
         return str(self.command(node, "CLUSTER", "MYID"))
 
-    def owns_slots(self, node: RedisServer) -> bool:
-        """Whether the node is a master now."""
-        return fields(self.command(node, "INFO", "replication"))["role"] == "master"
+    def is_master(self, node: RedisServer) -> bool:
+        return bool(fields(self.command(node, "INFO", "replication"))["role"] == "master")
 
     def is_well(self) -> bool:
         """Whether all nodes that run know of all slots served."""
@@ -182,20 +201,27 @@ class ClusterDeployment:
             if node.running
         )
 
-    def _assemble(self) -> None:
-        share = -(-REDIS_CLUSTER_HASH_SLOTS // len(self.masters))
-        for number, master in enumerate(self.masters):
+    def _is_whole(self) -> bool:
+        replicas = [node for node in self.nodes if not self.is_master(node)]
+        return (
+            self.is_well()
+            and len(replicas) == len(self.nodes) - len(self.masters())
+            and all(map(is_synchronized, replicas))
+            and (not replicas or all(map(_online, self.masters())))
+        )
+
+    def _assemble(self, masters: int) -> None:
+        share = -(-REDIS_CLUSTER_HASH_SLOTS // masters)
+        for number, master in enumerate(self.nodes[:masters]):
             last = min((number + 1) * share, REDIS_CLUSTER_HASH_SLOTS)
             self.command(master, "CLUSTER", "ADDSLOTS", *map(str, range(number * share, last)))
             self.command(master, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
         for node in self.nodes[1:]:
             self.command(node, "CLUSTER", "MEET", "127.0.0.1", str(self.nodes[0].port), str(self.nodes[0].bus))
-        assert wait_until(lambda: all(self._knows_all(node) for node in self.nodes), READY_WITHIN_S, every_s=0.05)
-        for master, replica in zip(self.masters, self.replicas, strict=False):
+        assert wait_until(lambda: all(map(self._knows_all, self.nodes)), READY_WITHIN_S, every_s=0.05)
+        for master, replica in zip(self.nodes, self.nodes[masters:], strict=False):
             self.command(replica, "CLUSTER", "REPLICATE", self.id_of(master))
-        assert wait_until(self.is_well, READY_WITHIN_S, every_s=0.05), "the cluster does not come up"
-        assert wait_until(lambda: all(map(is_synchronized, self.replicas)), READY_WITHIN_S, every_s=0.05)
-        assert wait_until(lambda: not self.replicas or all(map(_online, self.masters)), READY_WITHIN_S, every_s=0.05)
+        assert wait_until(self._is_whole, READY_WITHIN_S, every_s=0.05), "the cluster does not come up"
 
     def _knows_all(self, node: RedisServer) -> bool:
         return int(fields(self.command(node, "CLUSTER", "INFO"))["cluster_known_nodes"]) == len(self.nodes)
@@ -233,6 +259,6 @@ def cluster_deployment(
             node.start(wait=False)
         for node in nodes:
             node.wait_ready(READY_WITHIN_S)
-        deployment = ClusterDeployment(nodes, masters)
-        deployment._assemble()
+        deployment = ClusterDeployment(nodes)
+        deployment._assemble(masters)
         yield deployment

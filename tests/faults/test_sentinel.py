@@ -1,0 +1,65 @@
+"""Sentinel promotes a replica: the service finds the new master, and clients replay what was lost."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.chaos.checker import Terms
+from tests.chaos.siege import besiege
+from tests.faults.failover import replay, settled, undisturbed, until
+from tests.redis_deployments import SERVICE, SentinelDeployment, cut_off, is_level, sentinel_deployment
+from tests.servers import ConveyorServer, redis_command
+from tests.streaming_client import open_session, reading
+
+ROWS = [reading(4, step) for step in range(12)]
+
+
+@pytest.fixture
+def deployment() -> Iterator[SentinelDeployment]:
+    with sentinel_deployment() as deployment:
+        yield deployment
+
+
+async def test_what_a_killed_master_had_alone_is_replayed(deployment: SentinelDeployment) -> None:
+    master, replica = deployment.master, deployment.replica
+    with ConveyorServer(redis_url=deployment.url, store_timeout_s=1) as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+            whole = await undisturbed(service, "undisturbed", ROWS)
+            await open_session(service.url, "pump")
+            await replay(http, "pump", ROWS[:5], 1)
+            await until(lambda: is_level(master), "the replica has steps 1 to 5")
+            cut_off(master, replica)
+            await replay(http, "pump", ROWS[:9], 6)
+            await asyncio.to_thread(master.kill)
+            replica.signal(signal.SIGCONT)
+            await until(lambda: deployment.master_port() == replica.port, "the replica is promoted")
+            gap = await settled(http, "pump", ROWS, 10)
+            assert (gap.status_code, gap.json()["code"], gap.json()["current_step"]) == (409, "step_gap", 5)
+            again = await replay(http, "pump", ROWS, 6)
+            assert [answer["outputs"] for answer in again] == whole[5:]
+            assert not any(answer["replayed"] for answer in again)
+
+
+async def test_no_session_is_harmed_by_failovers_under_load(deployment: SentinelDeployment) -> None:
+    """First one that an operator asks for, to and fro; then one whose master is killed, with a replica that lags."""
+    master, replica = deployment.master, deployment.replica
+
+    async def harm() -> None:
+        await asyncio.sleep(1)
+        redis_command(deployment.sentinels[0].url, "SENTINEL", "FAILOVER", SERVICE)
+        await until(lambda: deployment.master_port() == replica.port, "the replica is promoted")
+        await until(lambda: deployment.has_replica(replica), "the old master follows the new one")
+        await asyncio.sleep(0.5)
+        cut_off(replica, master)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(replica.kill)
+        master.signal(signal.SIGCONT)
+        await until(lambda: deployment.master_port() == master.port, "the first master is it again")
+
+    with ConveyorServer(redis_url=deployment.url, store_timeout_s=1) as service:
+        report = await besiege(service.url, harm, Terms(forgets=True))
+    assert report.violations == []
+    assert report.rewinds > 0, "steps were lost that clients had been told of"
