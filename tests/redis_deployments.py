@@ -122,9 +122,9 @@ class SentinelDeployment:
         return int(port)
 
     @staticmethod
-    def has_replica(master: RedisServer) -> bool:
-        """Whether a replica follows a server, and has all that it has."""
-        return _online(master) and is_level(master)
+    def is_master(server: RedisServer) -> bool:
+        """Whether a server takes itself for the master."""
+        return bool(fields(redis_command(server.url, "INFO", "replication"))["role"] == "master")
 
     def _agreed(self) -> bool:
         return all(

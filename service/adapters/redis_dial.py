@@ -1,5 +1,7 @@
 """How a connection to Redis is made: to the server of a URL, or to the one that Sentinel calls the master."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any, Protocol
 
 from redis.asyncio import ConnectionPool
@@ -7,11 +9,15 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from service.adapters.redis_address import SENTINEL, read_url
 from service.adapters.redis_channel import Channel, pack
 
 SENTINEL_PORT = 26379
+LOOK_EVERY_S = 0.5
+"""How often Sentinel is asked whether the master is still the one that is connected to."""
+
 _ROLE = pack("ROLE")
 
 
@@ -45,6 +51,10 @@ class ServerDial:
 class SentinelDial:
     """The master of a service, asked for anew with each connection.
 
+    After a failover the old master, where it lives, takes itself for one until Sentinel comes round to it, which may be
+    ten seconds; all that it is told by then is lost. So Sentinel is asked all the time, and a connection is closed when
+    another master is named.
+
     ``redis+sentinel://[user:password@]host[:port][,…]/service[/database]``: the hosts are the sentinels', the
     credentials the servers'. Sentinels that ask for credentials get the options ``sentinel_username`` and
     ``sentinel_password``; all other options are those of ``redis://``.
@@ -60,6 +70,10 @@ class SentinelDial:
         options["ssl"] = options.pop("connection_class", None) is not None
         for name in ("host", "port"):
             options.pop(name, None)
+        self._service = service
+        self._master: tuple[str, int] | None = None
+        self._channel: Channel | None = None
+        self._watching: asyncio.Task[None] | None = None
         # All of them are asked in turn, and have to have been asked while the caller waits.
         asking = _options(timeout_s / (len(servers.addresses) + 1))
         self._timeout_s = timeout_s
@@ -69,7 +83,8 @@ class SentinelDial:
         )
 
     async def open(self) -> Channel:
-        channel = await Channel.open(self._pool.make_connection(), self._timeout_s)  # type: ignore[no-untyped-call]
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        channel = await Channel.open(connection, self._timeout_s)
         try:
             role, *_ = await channel.exchange(_ROLE)
             if role != b"master":
@@ -77,10 +92,24 @@ class SentinelDial:
         except BaseException:
             channel.close()
             raise
+        self._master, self._channel = (connection.host, connection.port), channel
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
         return channel
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._sentinel.aclose()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(RedisError, OSError):  # no sentinel answers, or there is no master: the old one will do
+                master = await self._sentinel.discover_master(self._service)
+                if master != self._master and self._channel is not None:
+                    self._channel.close(ConnectionError("Sentinel names another master"))
 
 
 def _options(timeout_s: float) -> dict[str, Any]:
