@@ -24,11 +24,15 @@ from service.adapters.memory_store import MemoryStore
 from service.adapters.memory_tickets import MemoryTickets
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
+from service.adapters.redis_address import SCHEMES
 from service.adapters.redis_binary import find_binary
+from service.adapters.redis_cluster_store import RedisClusterStore
+from service.adapters.redis_durability import NotDurable
+from service.adapters.redis_open import open_redis
 from service.adapters.redis_rates import RedisRates
 from service.adapters.redis_store import RedisStore
 from service.adapters.redis_tickets import RedisTickets
-from service.adapters.redis_url import SCHEMES, require_usable, shown
+from service.adapters.redis_url import require_usable, shown
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
 from service.api.gate import Gate
@@ -147,7 +151,11 @@ def _spare_the_collector() -> None:
 
 def _rates(settings: Settings, store: StateStore, observer: Observer) -> Rates:
     default = None if settings.rate_limit is None else rate_limit(settings.rate_limit, settings.rate_burst)
-    return Rates(default, RedisRates(store.link) if isinstance(store, RedisStore) else MemoryRates(), observer)
+    return Rates(
+        default,
+        RedisRates(store.link) if isinstance(store, RedisStore | RedisClusterStore) else MemoryRates(),
+        observer,
+    )
 
 
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
@@ -197,7 +205,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
             ticket_ttl_s=settings.ticket_ttl_s,
         ),
         rates=rates,
-        tickets=RedisTickets(store.link) if isinstance(store, RedisStore) else MemoryTickets(),
+        tickets=RedisTickets(store.link) if isinstance(store, RedisStore | RedisClusterStore) else MemoryTickets(),
         exposition=observer.exposition,
         authenticator=authenticator,
     )
@@ -213,20 +221,28 @@ async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool =
         url, description = await embedded_redis(settings, stack, share=share)
     store: StateStore
     if url == "memory://":
+        if settings.durability != "none":
+            raise StartupError(
+                f"CONVEYOR_DURABILITY is {settings.durability}, and memory:// keeps nothing: name a Redis"
+            )
         store = MemoryStore()
     elif url.startswith(SCHEMES):
         try:
             require_usable(url)
-            store = RedisStore(url, timeout_s=settings.store_timeout_s, description=description)
+            store = open_redis(
+                url, timeout_s=settings.store_timeout_s, description=description, durability=settings.durability
+            )
         except ValueError as error:
             raise StartupError(f"CONVEYOR_REDIS_URL, {shown(url)}, cannot be used: {error}") from None
     else:
-        raise StartupError(f"CONVEYOR_REDIS_URL is {shown(url)!r}; redis://, rediss://, unix:// or memory:// is needed")
+        raise StartupError(f"CONVEYOR_REDIS_URL is {shown(url)!r}; {', '.join(SCHEMES)} or memory:// is needed")
     stack.push_async_callback(store.close)
     try:
         found = await store.health()
+    except NotDurable as error:
+        raise StartupError(f"CONVEYOR_DURABILITY cannot be had: {error.detail}") from error
     except Unavailable as error:
-        tls = ", speaking TLS there" if url.startswith("rediss://") else ""
+        tls = ", speaking TLS there" if url.startswith("rediss") else ""
         raise StartupError(f"{error.detail.rstrip('.')}. Is {shown(url)} right, and is Redis running{tls}?") from error
     for warning in found.warnings:
         log.warning(warning)

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from service.settings import Settings
 
 ModelsFolder = Annotated[Path | None, typer.Option("--models", help="Folder of models: <name>/<version>/model.onnx.")]
-RedisUrl = Annotated[str | None, typer.Option(help="redis://, rediss://, unix:// or memory://.")]
+RedisUrl = Annotated[
+    str | None, typer.Option(help="redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// or memory://.")
+]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the private redis-server, where no Redis is named.")]
 
 

@@ -60,9 +60,11 @@ class Planner:
                 self._refuse(turn.steps, error)
             return groups
         self._observer.stage("read", self._clock() - started)
-        finite = records.all_finite([record for record in loaded if record is not None])
+        finite = records.all_finite([record for record in loaded if isinstance(record, bytes)])
         for turn, record in zip(turns, loaded, strict=True):
             try:
+                if isinstance(record, ConveyorError):
+                    raise record
                 if record is None:
                     raise not_found(turn.key)
                 layout = self._layout(record)

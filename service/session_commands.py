@@ -49,6 +49,8 @@ def show_session(
 
     async def run(store: StateStore) -> None:
         (record,) = await store.load([SessionKey(tenant, session_id)])
+        if isinstance(record, ConveyorError):
+            raise record
         if record is None:
             fail(f"there is no session {session_id!r}")
         try:

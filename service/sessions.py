@@ -131,6 +131,8 @@ class Sessions:
 
     async def _load(self, key: SessionKey) -> Session | None:
         (stored,) = await self._store.load([key])
+        if isinstance(stored, ConveyorError):
+            raise stored
         return None if stored is None else record.decode(stored)
 
     async def _create(self, key: SessionKey, session: Session) -> Session | None:

@@ -66,8 +66,11 @@ class Settings(BaseSettings):
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""
     redis_url: Annotated[str | None, Field(repr=False)] = None
-    """``redis://``, ``rediss://`` or ``unix://`` of the Redis that keeps the sessions; ``memory://`` keeps them in
-    the process, lost with it. Unset: a private redis-server in `data_dir`."""
+    """``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``redis+cluster://`` of the Redis that keeps
+    the sessions; ``memory://`` keeps them in the process, lost with it. Unset: a private redis-server in `data_dir`."""
+    durability: Literal["none", "aof", "replica"] = "none"
+    """What Redis must confirm before a step is answered: ``none`` beyond having it in memory, ``aof`` that it is on
+    its disk, ``replica`` that a replica has it."""
     store_description: str | None = None
     """What to call the store in `/readyz`; set by the process that started a private redis-server for others."""
     data_dir: Path = Path("data")

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
@@ -14,6 +15,26 @@ class ReplyError(Exception):
     @property
     def code(self) -> str:
         return str(self).split(" ", 1)[0]
+
+
+def pack(*command: Any) -> bytes:
+    """Return a command as it goes over the wire."""
+    packed: bytes = hiredis.pack_command(command)
+    return packed
+
+
+class _Awaiting(Protocol):
+    """Gets one reply."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+class _Timer(Protocol):
+    def cancel(self) -> None: ...
 
 
 class Channel(asyncio.Protocol):
@@ -30,7 +51,7 @@ class Channel(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ReplyError)
-        self._waiting: deque[tuple[asyncio.Future[Any], asyncio.TimerHandle]] = deque()
+        self._waiting: deque[tuple[_Awaiting, _Timer]] = deque()
         self.closed = False
 
     @classmethod
@@ -58,6 +79,15 @@ class Channel(asyncio.Protocol):
         timer = self._loop.call_later(self._timeout_s, self._late)
         self._waiting.append((future, timer))
         self._transport.write(command)
+        return await future
+
+    async def exchange_all(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send packed commands in one piece; return for each its reply, or what `exchange` would raise."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        replies = _Replies(future, len(commands))
+        self._waiting.extend([(replies, _UNTIMED)] * (len(commands) - 1))
+        self._waiting.append((replies, self._loop.call_later(self._timeout_s, self._late)))
+        self._transport.write(b"".join(commands))
         return await future
 
     def close(self, reason: BaseException | None = None) -> None:
@@ -95,3 +125,32 @@ class Channel(asyncio.Protocol):
 
     def _late(self) -> None:
         self.close(TimeoutError(f"no reply within {self._timeout_s:g} s"))
+
+
+class _Replies:
+    """Collects the replies to several commands, or what came in their place, for one future."""
+
+    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
+        self._future = future
+        self._missing = count
+        self._replies: list[Any] = []
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def set_result(self, result: Any, /) -> None:
+        self._replies.append(result)
+        self._missing -= 1
+        if not self._missing:
+            self._future.set_result(self._replies)
+
+    set_exception = set_result
+
+
+class _Untimed:
+    """In the place of a timer: the last of several commands has one for all."""
+
+    def cancel(self) -> None: ...
+
+
+_UNTIMED = _Untimed()

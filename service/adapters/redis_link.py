@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-import hiredis
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
-from service.adapters.redis_channel import Channel, ReplyError
-from service.adapters.redis_tls import refusal
+from service.adapters.redis_channel import Channel, ReplyError, pack
+from service.adapters.redis_dial import Dial, dial
+from service.adapters.redis_durability import Durability, Guard, guard_for
+from service.adapters.redis_tls import tls_refusal
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 _CREDENTIALS = ("NOAUTH", "WRONGPASS", "NOPERM")
+DEMOTED = ("READONLY", "MASTERDOWN")
+"""Codes of a server that is not the master, or no longer."""
 
 
 class Script:
@@ -46,6 +45,14 @@ class Reply(NamedTuple):
     repeated: bool
 
 
+class NotConfirmed(OutcomeUnknown):
+    """A command was carried out, and `reply` says how, but it is not as safe as was asked for."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("Redis did not confirm in time that the write is as safe as it has to be")
+        self.reply = reply
+
+
 class RedisLink:
     """Sends commands over one connection. `timeout_s` bounds an exchange, and the making of a connection.
 
@@ -55,19 +62,19 @@ class RedisLink:
     - `StoreUnavailable`: the command was not carried out, for certain;
     - `OutcomeUnknown`: it was sent, and what became of it nobody knows;
     - `StoreFull`: Redis refused it for want of memory.
+
+    Where a `durability` is asked for, `run`, `many`, `call_once` and `all_once` tell what Redis has not confirmed, and
+    no server is used that cannot give it. A server that says that it is not the master is left: the next exchange asks
+    anew which one is.
     """
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, *, timeout_s: float, durability: Durability = "none") -> None:
+        self._durability = durability
+        self._guard: Guard | None = None
         self._timeout_s = timeout_s
-        self._pool = ConnectionPool.from_url(
-            url,
-            driver_info=None,  # CLIENT SETINFO would have to be allowed, and Redis 6 and 7.0 do not know it
-            protocol=2,  # replies in the order of the commands, and nothing in between
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._dial: Dial = dial(url, timeout_s)
         self._channel: Channel | None = None
+        self._left: set[Channel] = set()
         self._opening = asyncio.Lock()
 
     async def run(self, script: Script, keys: int, arguments: int, bulks: Sequence[bytes]) -> Reply:
@@ -76,38 +83,79 @@ class RedisLink:
         `bulks` are the keys and arguments as they go over the wire, see `bulk`, in as many pieces as you like.
         """
         return await self._insist(
-            script.packed(keys, arguments, bulks), lambda: script.packed(keys, arguments, bulks, by_source=True)
+            script.packed(keys, arguments, bulks),
+            lambda: script.packed(keys, arguments, bulks, by_source=True),
         )
 
     async def call(self, *command: Any) -> Reply:
         """Send a command whose repetition does no harm."""
-        return await self._insist(hiredis.pack_command(command))
+        return await self._insist(pack(*command), guarded=False)
 
     async def many(self, command: bytes, bulks: Sequence[bytes]) -> Reply:
         """Send a command whose repetition does no harm, of arguments that are packed already, see `bulk`."""
-        return await self._insist(b"".join((b"*%d\r\n" % (1 + len(bulks)), bulk(command), *bulks)))
+        return await self._insist(packed(command, bulks))
 
     async def call_once(self, *command: Any) -> Any:
         """Send a command; return the reply."""
         try:
-            return await self._exchange(hiredis.pack_command(command))
+            return await self._exchange(pack(*command))
         except ReplyError as error:
-            raise _refused(error) from error
+            raise self.refused(error) from error
+
+    async def all_once(self, commands: Sequence[bytes], tag: int) -> tuple[list[Any], bool]:
+        """Send packed commands, of keys with this hash tag among others, in one piece.
+
+        Returns what `Channel.exchange_all` does, and whether all of it is as safe as it has to be. Raises
+        `StoreUnavailable`: none was sent.
+        """
+        channel = self._channel
+        if channel is None or channel.closed:
+            channel = await self._open()
+        if (guard := self._guard) is None:
+            return await channel.exchange_all(commands), True
+        replies = await channel.exchange_all((*commands, *guard.behind(tag)))
+        return replies[: len(commands)], guard.confirms(replies[len(commands) :])
+
+    def leave(self) -> None:
+        """Use another connection from now on; what is in flight is still answered."""
+        if (channel := self._channel) is None:
+            return
+        self._channel = None
+        self._left.add(channel)
+
+        def close() -> None:
+            self._left.discard(channel)
+            channel.close()
+
+        # By then all of it has been answered, or is late.
+        asyncio.get_running_loop().call_later(self._timeout_s, close)
 
     async def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        for channel in {self._channel, *self._left}:
+            if channel is not None:
+                channel.close()
+        await self._dial.close()
 
-    async def _insist(self, command: bytes, unknown: Callable[[], bytes] | None = None) -> Reply:
+    def refused(self, error: ReplyError) -> StoreUnavailable | StoreFull:
+        """Return what a refusal means, and leave a server that is not the master."""
+        if error.code in DEMOTED:
+            self.leave()
+        return refusal(error)
+
+    async def _insist(
+        self, command: bytes, unknown: Callable[[], bytes] | None = None, *, guarded: bool = True
+    ) -> Reply:
         """Send a command, once more where that fails; `unknown` in its place where its script is not known."""
         failed = False
         lost: OutcomeUnknown | None = None
         while True:
             try:
-                return Reply(await self._exchange(command), repeated=lost is not None)
+                return Reply(await self._exchange(command, guarded), repeated=lost is not None)
+            except NotConfirmed as error:
+                raise NotConfirmed(Reply(error.reply.value, repeated=lost is not None)) from None
             except ReplyError as error:
                 if error.code != "NOSCRIPT" or unknown is None:
-                    raise lost or _refused(error) from error
+                    raise lost or self.refused(error) from error
                 command, unknown = unknown(), None
             except (StoreUnavailable, OutcomeUnknown) as error:
                 if failed:
@@ -116,31 +164,56 @@ class RedisLink:
                 failed = True
                 lost = error if isinstance(error, OutcomeUnknown) else None
 
-    async def _exchange(self, command: bytes) -> Any:
+    async def _exchange(self, command: bytes, guarded: bool = True) -> Any:
         channel = self._channel
         if channel is None or channel.closed:
             channel = await self._open()
         try:
+            if guarded and self._guard is not None:
+                return await _guarded(channel, command, self._guard)
             return await channel.exchange(command)
         except (OSError, TimeoutError) as error:
-            raise OutcomeUnknown(f"Redis did not answer ({str(error) or type(error).__name__})") from error
-
-    def _connection(self) -> AbstractConnection:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        return connection
+            raise unanswered(error) from error
 
     async def _open(self) -> Channel:
         async with self._opening:
             if self._channel is None or self._channel.closed:
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        self._channel = await Channel.open(self._connection(), self._timeout_s)
-                except (RedisError, OSError, TimeoutError) as error:
+                        channel = await self._dial.open()
+                        try:
+                            self._guard = await guard_for(self._durability, channel, self._timeout_s)
+                        except BaseException:
+                            channel.close()
+                            raise
+                    self._channel = channel
+                except (RedisError, ReplyError, OSError, TimeoutError) as error:
                     raise _unavailable(error) from error
             return self._channel
 
 
-def _refused(error: ReplyError) -> StoreUnavailable | StoreFull:
+async def _guarded(channel: Channel, command: bytes, guard: Guard) -> Any:
+    reply, *confirmation = await channel.exchange_all((command, *guard.behind(0)))
+    if isinstance(reply, Exception):
+        raise reply
+    if not guard.confirms(confirmation):
+        raise NotConfirmed(Reply(reply, repeated=False))
+    return reply
+
+
+def packed(command: bytes, bulks: Sequence[bytes]) -> bytes:
+    """Return a command as it goes over the wire, of arguments that are packed already, see `bulk`."""
+    return b"".join((b"*%d\r\n" % (1 + len(bulks)), bulk(command), *bulks))
+
+
+def unanswered(error: BaseException) -> OutcomeUnknown:
+    """Return what it means that a command was sent and no reply came."""
+    unknown = OutcomeUnknown(f"Redis did not answer ({str(error) or type(error).__name__})")
+    unknown.__cause__ = error
+    return unknown
+
+
+def refusal(error: ReplyError) -> StoreUnavailable | StoreFull:
     if error.code == "OOM":
         return StoreFull(f"Redis is out of memory: {error}")
     if error.code in _CREDENTIALS:
@@ -151,4 +224,4 @@ def _refused(error: ReplyError) -> StoreUnavailable | StoreFull:
 def _unavailable(error: BaseException) -> StoreUnavailable:
     if isinstance(error, AuthenticationError | AuthorizationError):
         return StoreUnavailable("Redis refused the service's credentials")
-    return StoreUnavailable(f"Redis cannot be used: {refusal(error) or str(error) or type(error).__name__}")
+    return StoreUnavailable(f"Redis cannot be used: {tls_refusal(error) or str(error) or type(error).__name__}")

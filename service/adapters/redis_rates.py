@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from service.adapters.redis_link import RedisLink, Script, bulk
+from service.adapters.redis_exchanges import TAG, Exchanges
+from service.adapters.redis_link import Script, bulk
 from service.core.rate import Charge
 
 _MICROSECONDS = 1_000_000
@@ -16,7 +17,7 @@ class RedisRates:
     a connection failed then counts double, to the disadvantage of who spent it and for that moment only.
     """
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: Exchanges) -> None:
         self._link = link
         self._charge = Script("charge")
 
@@ -34,4 +35,4 @@ def _microseconds(seconds: float) -> bytes:
 
 def _key(name: str) -> bytes:
     """Return the key of a bucket. On a cluster they are in one slot, for one script to settle them."""
-    return f"conveyor:rate:{{all}}:{name}".encode()
+    return f"conveyor:rate:{{{TAG}}}:{name}".encode()

@@ -1,13 +1,13 @@
 """`Tickets` on Redis: good for once among all processes that share it."""
 
-from service.adapters.redis_link import RedisLink
+from service.adapters.redis_exchanges import TAG, Exchanges
 from service.core.errors import OutcomeUnknown, StoreUnavailable
 
 
 class RedisTickets:
     """See `service.core.tickets.Tickets`. GETDEL takes a ticket, so that of any number of takers one gets it."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: Exchanges) -> None:
         self._link = link
 
     async def keep(self, digest: bytes, bearer: bytes, ttl_s: float) -> None:
@@ -23,4 +23,4 @@ class RedisTickets:
 
 
 def _key(digest: bytes) -> bytes:
-    return b"conveyor:ticket:" + digest
+    return b"conveyor:ticket:{%d}:" % TAG + digest

@@ -12,7 +12,7 @@ _ALERTS = {
 }
 
 
-def refusal(error: BaseException | None) -> str | None:
+def tls_refusal(error: BaseException | None) -> str | None:
     """Return why TLS failed, None where something else did. Looks through what the client library wraps it in."""
     seen = error
     while seen is not None:

@@ -1,5 +1,6 @@
 """The URL of a Redis: checked before it is used, and shown without what is secret in it."""
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,7 +9,9 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import SSLConnection
 from redis.exceptions import RedisError
 
-SCHEMES = ("redis://", "rediss://", "unix://")
+from service.adapters.redis_address import CLUSTER, SENTINEL, read_url
+
+_OF_SENTINELS = re.compile(r"(?<=[?&])sentinel_(username|password)=[^&]*&?")
 _ENCODED = "what is special in a password, such as / or @, has to be percent-encoded"
 
 
@@ -23,6 +26,9 @@ def shown(url: str) -> str:
 
 def require_usable(url: str) -> None:
     """Raise `ValueError` where a connection cannot even be tried: what is wrong, and nothing that is secret."""
+    if url.startswith((*SENTINEL, *CLUSTER)):
+        servers = read_url(_OF_SENTINELS.sub("", url), 0)
+        url = servers.url_of(servers.addresses[0])
     try:
         parts = urlsplit(url)
     except ValueError:  # its message has the password in it

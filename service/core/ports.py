@@ -53,16 +53,19 @@ class StateStore(Protocol):
     `OutcomeUnknown` when it may have been.
     """
 
-    async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
-        """Return each key's record, whatever it holds, or None where there is none."""
+    async def load(self, keys: Sequence[SessionKey]) -> Sequence[bytes | ConveyorError | None]:
+        """Return each key's record, whatever it holds, or None where there is none.
+
+        Where a store is several servers and one of them cannot be reached, its sessions get `StoreUnavailable` here.
+        """
         ...
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         """Replace many records at once, each on its own terms. Keys must be distinct.
 
         Returns per commit None where it was made, `Lost` where another was faster, or the error (`StoreFull`,
-        `StoreUnavailable`) for which the session keeps its old value. A commit made earlier by the same writer
-        (known by its nonce) counts as made.
+        `StoreUnavailable`) for which the session keeps its old value, or `OutcomeUnknown`. A commit made earlier by
+        the same writer (known by its nonce) counts as made.
         """
         ...
 

@@ -1,7 +1,8 @@
 """A session as bytes: the value under its key in the store, and what `GET …/state` hands out.
 
-Little-endian. The epoch and the step stand at fixed places (`VERSION_SLICE`), so that a script in the store can
-compare them without knowing the rest:
+Little-endian. The epoch, the step and the nonce stand at fixed places (`VERSION_SLICE`), so that a script in the store
+can compare them without knowing the rest. Epoch and step alone would not do: a store that fails over may lose the last
+steps, and others then take their numbers.
 
 ======  =====  ============================================================
 offset  bytes  what
@@ -34,7 +35,7 @@ from service.core.session import ModelRef, Session
 MAGIC = b"CVY"
 FORMAT = 1
 EPOCH_SLICE = slice(4, 12)
-VERSION_SLICE = slice(4, 20)
+VERSION_SLICE = slice(4, 28)
 NONCE_SLICE = slice(20, 28)
 CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
 """Where in a record the numbers stand that a step changes."""

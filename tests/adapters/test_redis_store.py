@@ -21,9 +21,9 @@ def session(step: int = 0, nonce: int = 1, size: int = 4, epoch: int = 9) -> byt
     return record.encode(Session(ModelRef("m", "1", bytes(8)), epoch, step, nonce, 1000, 60, bytes(size), b""))
 
 
-def commit(key: SessionKey, epoch: int, step: int, new: bytes) -> Commit:
-    """Replace what is at `epoch` and `step`."""
-    return Commit(key, session(step, epoch=epoch)[record.VERSION_SLICE], new)
+def commit(key: SessionKey, epoch: int, step: int, new: bytes, nonce: int = 1) -> Commit:
+    """Replace what is at `epoch` and `step`, written with `nonce`."""
+    return Commit(key, session(step, nonce, epoch=epoch)[record.VERSION_SLICE], new)
 
 
 def step(nonce: int = 2, key: SessionKey = KEY) -> Commit:
@@ -89,7 +89,7 @@ class TestConnections:
         """Ours arrives, its reply is lost, and a rival steps on from it before we ask again."""
         await store.commit([commit(SessionKey("faults", "other"), 1, 1, session())])  # the script is known
         proxy.once(b"EVALSHA", "lose the reply")
-        proxy.meanwhile = lambda: near.commit([commit(KEY, 9, 1, session(2, nonce=3))])
+        proxy.meanwhile = lambda: near.commit([commit(KEY, 9, 1, session(2, nonce=3), nonce=2)])
         (verdict,) = await store.commit([step(nonce=2)])
         assert isinstance(verdict, OutcomeUnknown)
         assert await near.load([KEY]) == [session(2, nonce=3)]
@@ -143,7 +143,7 @@ class TestConnections:
     ) -> None:
         assert await store.commit([step()]) == [None]
         direct.script_flush()
-        assert await store.commit([commit(KEY, 9, 1, session(2))]) == [None]
+        assert await store.commit([commit(KEY, 9, 1, session(2), nonce=2)]) == [None]
 
     async def test_it_heals_when_redis_is_back(self, store: RedisStore, server: RedisServer) -> None:
         server.kill()

@@ -1,4 +1,5 @@
-"""What every `StateStore` promises: one suite for the in-process store and for each Redis of this machine."""
+"""What every `StateStore` promises: one suite for the in-process store, for each Redis of this machine, alone, behind
+Sentinel and as a cluster."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -6,20 +7,27 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from service.adapters.memory_store import MemoryStore
-from service.adapters.redis_store import RedisStore
+from service.adapters.redis_open import open_redis
 from service.core.errors import InvalidInput
 from service.core.ports import Commit, Lost, StateStore
 from service.core.record import VERSION_SLICE, encode
 from service.core.session import ModelRef, Session, SessionKey
+from tests.redis_deployments import cluster_deployment, sentinel_deployment
 from tests.servers import RedisServer, redis_binaries
 
 REDISES = dict(redis_binaries())
 
 
-@pytest.fixture(scope="module", params=["memory", *REDISES])
+@pytest.fixture(scope="module", params=["memory", "sentinel", "cluster", *REDISES])
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "memory":
         yield "memory://"
+    elif request.param == "sentinel":
+        with sentinel_deployment() as deployment:
+            yield deployment.url
+    elif request.param == "cluster":
+        with cluster_deployment() as deployment:
+            yield deployment.url
     else:
         with RedisServer(REDISES[request.param], unix=True) as redis:
             yield redis.unix_url
@@ -27,7 +35,9 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[StateStore]:
-    store: StateStore = MemoryStore() if url == "memory://" else RedisStore(url)
+    store: StateStore = MemoryStore()
+    if url != "memory://":
+        store = open_redis(url, timeout_s=5.0, description=None, durability="none")
     yield store
     await store.close()
 
@@ -87,6 +97,31 @@ async def test_a_commit_that_comes_too_late_is_told_what_is_there(store: StateSt
     await store.commit([commit(key, session(0), session(1, nonce=2))])
     assert await store.commit([commit(key, session(0), session(1, nonce=3))]) == [Lost(session(1, nonce=2))]
     assert await store.load([key]) == [session(1, nonce=2)]
+
+
+async def test_a_step_that_others_took_again_is_not_mistaken_for_ones_own(store: StateStore, key: SessionKey) -> None:
+    """A store that fails over may forget steps; of what is then written, only the nonce tells it from what is lost."""
+    await store.create(key, session(0))
+    remembered, taken_again = session(1, nonce=2), session(1, nonce=3)
+    await store.commit([commit(key, session(0), taken_again)])
+    assert await store.commit([commit(key, remembered, session(2, nonce=4))]) == [Lost(taken_again)]
+    assert await store.load([key]) == [taken_again]
+
+
+async def test_a_commit_that_is_ahead_of_the_store_is_told_what_is_there(store: StateStore, key: SessionKey) -> None:
+    await store.create(key, session(3))
+    assert await store.commit([commit(key, session(7), session(8))]) == [Lost(session(3))]
+    assert await store.load([key]) == [session(3)]
+
+
+async def test_a_large_batch_is_read_and_written_in_its_order(store: StateStore, tenant: str) -> None:
+    keys = [SessionKey(tenant, f"{i}") for i in range(300)]
+    for i, key in enumerate(keys):
+        if i % 3:
+            await store.create(key, session(i))
+    verdicts = await store.commit([commit(key, session(i), session(i + 1)) for i, key in enumerate(keys)])
+    assert verdicts == [None if i % 3 else Lost(None) for i in range(300)]
+    assert await store.load(keys) == [session(i + 1) if i % 3 else None for i in range(300)]
 
 
 async def test_a_successor_of_the_same_name_is_not_confused_with_it(store: StateStore, key: SessionKey) -> None:

@@ -34,7 +34,7 @@ def test_a_session_survives_its_record(session: Session) -> None:
 
 @given(sessions)
 def test_the_version_stands_where_the_script_in_the_store_looks(session: Session) -> None:
-    version = session.epoch.to_bytes(8, "little") + session.step.to_bytes(8, "little")
+    version = b"".join(part.to_bytes(8, "little") for part in (session.epoch, session.step, session.nonce))
     assert record.encode(session)[record.VERSION_SLICE] == version
 
 

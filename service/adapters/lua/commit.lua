@@ -1,7 +1,7 @@
 -- Replace many sessions, each only if it still is where its writer read it.
 --
 -- KEYS  distinct keys of sessions
--- ARGV  per key three: the 16 bytes of epoch and step that its record must hold, the new record, milliseconds to live
+-- ARGV  per key three: the 24 bytes of epoch, step and nonce that its record must hold, the new record, milliseconds to live
 --
 -- Returns per key: 1 written | 0 no such session | the stored record (another writer was faster) | {message} refused
 --
@@ -12,7 +12,7 @@
 local replies = {}
 for i, key in ipairs(KEYS) do
   local expected, record, ttl = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  local stored = redis.pcall('GETRANGE', key, 4, 19)
+  local stored = redis.pcall('GETRANGE', key, 4, 27)
   if type(stored) == 'table' then
     replies[i] = { stored.err }
   elseif stored == expected then

@@ -1,0 +1,92 @@
+"""Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean."""
+
+import zlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from service.adapters.redis_link import DEMOTED, bulk
+from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.ports import Commit, Lost
+from service.core.record import EPOCH_SLICE, HEADER, VERSION_SLICE, step_of, ttl_s_of
+from service.core.session import SessionKey
+
+HASH_TAGS = 256
+"""Count of hash tags. Fixed for the life of a data set: it is part of every key."""
+
+WRITTEN = 1
+_MISSING = 0
+
+
+def tag_of(key: SessionKey) -> int:
+    """Return the hash tag of a session, 0 to `HASH_TAGS` - 1."""
+    return zlib.crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS
+
+
+def redis_key(key: SessionKey) -> str:
+    """Return the name of a session's value. The hash tag in braces decides its slot on a cluster."""
+    return f"conveyor:{{{tag_of(key)}}}:{key.tenant}:{key.session_id}"
+
+
+@lru_cache(maxsize=65_536)
+def key_bulk(key: SessionKey) -> bytes:
+    """Return the name of a session's value as it goes over the wire."""
+    return bulk(redis_key(key).encode())
+
+
+def commit_bulks(commits: Iterable[Commit]) -> list[bytes]:
+    """Return the keys and arguments of commit.lua as they go over the wire."""
+    bulks = [key_bulk(commit.key) for commit in commits]
+    for _, version, record in commits:
+        bulks += (_VERSION_HEAD, version, _record_head(len(record)), record, _ttl_tail(ttl_s_of(record)))
+    return bulks
+
+
+def create_bulks(key: SessionKey, record: bytes) -> tuple[bytes, ...]:
+    """Return the key and arguments of create.lua as they go over the wire."""
+    return key_bulk(key), bulk(record), bulk(b"%d" % (ttl_s_of(record) * 1000))
+
+
+# Between a version, a record and a time to live stands nothing but what is the same for every step of a model.
+_VERSION_HEAD = b"$24\r\n"
+
+
+@lru_cache
+def _record_head(size: int) -> bytes:
+    return b"\r\n$%d\r\n" % size
+
+
+@lru_cache
+def _ttl_tail(ttl_s: int) -> bytes:
+    return b"\r\n" + bulk(b"%d" % (ttl_s * 1000))
+
+
+def verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost | ConveyorError | None:
+    """Read what a script says of one key, which had `version` (empty: was free) and was to become `record`."""
+    if reply == WRITTEN:
+        return None
+    if reply == _MISSING:
+        return Lost(None)
+    if isinstance(reply, list):
+        message = reply[0].decode(errors="replace")
+        return StoreFull(message) if "OOM" in message else StoreUnavailable(f"Redis refused the write: {message}")
+    stored: bytes = reply
+    if stored[EPOCH_SLICE] == record[EPOCH_SLICE] != version[:8]:
+        return None  # nobody else has an epoch that was drawn for this very write
+    if stored[VERSION_SLICE] == record[VERSION_SLICE]:
+        return None
+    if (
+        repeated
+        and len(stored) >= HEADER.size
+        and (stored[EPOCH_SLICE] != version[:8] or step_of(stored) > step_of(record))
+    ):
+        return OutcomeUnknown(
+            f"the session has moved on to step {step_of(stored)} since a write whose reply was lost",
+            current_step=step_of(stored),
+        )
+    return Lost(stored)
+
+
+def demoted(replies: Iterable[Any]) -> bool:
+    """Return whether a script was refused a write because its server is not the master."""
+    return any(isinstance(reply, list) and reply[0].decode(errors="replace").startswith(DEMOTED) for reply in replies)

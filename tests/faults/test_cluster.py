@@ -1,0 +1,164 @@
+"""A master of a Redis Cluster is killed: its sessions go on from what its replica had, and no other notices."""
+
+import asyncio
+import signal
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from service.adapters.redis_records import tag_of
+from service.adapters.redis_slots import SLOT_OF_TAG
+from service.core.access import ANYBODY
+from service.core.session import SessionKey
+from tests.chaos.checker import Terms
+from tests.chaos.siege import besiege
+from tests.faults.failover import replay, settled, undisturbed, until
+from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment, cut_off, is_level
+from tests.servers import ConveyorServer
+from tests.streaming_client import open_session, reading
+
+ROWS = [reading(5, step) for step in range(12)]
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[ClusterDeployment]:
+    with cluster_deployment() as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def cluster(deployment: ClusterDeployment) -> ClusterDeployment:
+    """A cluster that is whole, whatever the test before has done to it."""
+    deployment.restore()
+    return deployment
+
+
+def sessions_of(cluster: ClusterDeployment, master: ClusterNode, count: int) -> list[str]:
+    """Ids of sessions that a master serves."""
+    slots = {
+        slot
+        for first, last, (_, port, *_), *_ in cluster.slots()
+        if port == master.port
+        for slot in range(first, last + 1)
+    }
+    ids = (str(uuid.uuid4()) for _ in range(10_000))
+    return [id_ for id_ in ids if SLOT_OF_TAG[tag_of(SessionKey(ANYBODY.tenant, id_))] in slots][:count]
+
+
+async def fail_over(cluster: ClusterDeployment, victim: ClusterNode, replica: ClusterNode) -> None:
+    """Kill a master; return when its replica, which may have been cut off, has taken its place."""
+    await asyncio.to_thread(victim.kill)
+    replica.signal(signal.SIGCONT)
+    await until(lambda: cluster.is_master(replica), "the replica takes over")
+
+
+async def test_no_session_is_harmed_by_a_master_that_is_killed_under_load(cluster: ClusterDeployment) -> None:
+    """The replica is held up before: what it does not get is lost, although clients were told of it."""
+    victim = cluster.masters()[0]
+    replica = cluster.replica_of(victim)
+
+    async def harm() -> None:
+        await asyncio.sleep(1)
+        cut_off(victim, replica)
+        await asyncio.sleep(0.5)
+        await fail_over(cluster, victim, replica)
+        await asyncio.to_thread(victim.start)
+        await until(cluster.is_well, "the cluster is well again")
+
+    with ConveyorServer(redis_url=cluster.url, store_timeout_s=1) as service:
+        report = await besiege(service.url, harm, Terms(forgets=True))
+    assert report.violations == []
+    assert report.rewinds > 0, "steps were lost that clients had been told of"
+
+
+async def test_with_durability_replica_a_failover_loses_nothing(cluster: ClusterDeployment) -> None:
+    victim = cluster.masters()[1]
+    replica = cluster.replica_of(victim)
+
+    async def harm() -> None:
+        await asyncio.sleep(1)
+        cut_off(victim, replica)
+        await asyncio.sleep(0.5)
+        await fail_over(cluster, victim, replica)
+        await asyncio.to_thread(victim.start)
+        await until(cluster.is_well, "the cluster is well again")
+
+    with ConveyorServer(redis_url=cluster.url, store_timeout_s=1, durability="replica") as service:
+        report = await besiege(service.url, harm, Terms())
+    assert report.violations == []
+    assert report.rewinds == 0
+
+
+async def test_a_step_behind_what_was_lost_is_a_gap_and_never_goes_on_from_memory(cluster: ClusterDeployment) -> None:
+    victim = cluster.masters()[0]
+    replica = cluster.replica_of(victim)
+    lost, kept = (sessions_of(cluster, master, 1)[0] for master in cluster.masters()[:2])
+    with ConveyorServer(redis_url=cluster.url, store_timeout_s=1) as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+            whole = await undisturbed(service, str(uuid.uuid4()), ROWS)
+            for session_id in (lost, kept):
+                await open_session(service.url, session_id)
+                await replay(http, session_id, ROWS[:5], 1)
+            await until(lambda: is_level(victim), "the replica has steps 1 to 5")
+            cut_off(victim, replica)
+            for session_id in (lost, kept):
+                await replay(http, session_id, ROWS[:9], 6)
+            await fail_over(cluster, victim, replica)
+            gap = await settled(http, lost, ROWS, 10)
+            assert (gap.status_code, gap.json()["code"], gap.json()["current_step"]) == (409, "step_gap", 5)
+            again = await replay(http, lost, ROWS, 6)
+            assert [answer["outputs"] for answer in again] == whole[5:]
+            assert not any(answer["replayed"] for answer in again)
+            rest = await replay(http, kept, ROWS, 10)
+            assert [answer["outputs"] for answer in rest] == whole[9:]
+
+
+async def test_what_others_wrote_since_is_not_overwritten_from_memory(cluster: ClusterDeployment) -> None:
+    """Two processes; one remembers steps that are lost, and the other one has had other readings in their place."""
+    victim = cluster.masters()[0]
+    replica = cluster.replica_of(victim)
+    (session_id,) = sessions_of(cluster, victim, 1)
+    others = [*ROWS[:5], *(reading(8, step) for step in range(5))]
+    with (
+        ConveyorServer(redis_url=cluster.url, store_timeout_s=1) as one,
+        ConveyorServer(redis_url=cluster.url, store_timeout_s=1) as other,
+    ):
+        whole = await undisturbed(one, str(uuid.uuid4()), [*others[:9], ROWS[9]])
+        async with httpx.AsyncClient(base_url=one.url, timeout=30) as http:
+            await open_session(one.url, session_id)
+            await replay(http, session_id, ROWS[:5], 1)
+            await until(lambda: is_level(victim), "the replica has steps 1 to 5")
+            cut_off(victim, replica)
+            await replay(http, session_id, ROWS[:9], 6)
+            await fail_over(cluster, victim, replica)
+            async with httpx.AsyncClient(base_url=other.url, timeout=30) as elsewhere:
+                await replay(elsewhere, session_id, others[:9], 6)
+            answer = (await settled(http, session_id, ROWS, 10)).json()
+            assert (answer["step"], answer["outputs"]) == (10, whole[9])
+
+
+async def test_sessions_of_other_masters_go_on_while_one_is_down(cluster: ClusterDeployment) -> None:
+    """Without its replica a master that is killed is missed; only its own sessions are refused, in the same calls."""
+    victim = cluster.masters()[0]
+    replica = cluster.replica_of(victim)
+    down, up = (sessions_of(cluster, master, 20) for master in cluster.masters()[:2])
+    with ConveyorServer(redis_url=cluster.url, store_timeout_s=1) as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+            for session_id in (*down, *up):
+                await open_session(service.url, session_id)
+            await asyncio.to_thread(replica.kill)
+            await asyncio.to_thread(victim.kill)
+            steps = [
+                {"session_id": id_, "x": ROWS[0], "step": 1} for pair in zip(down, up, strict=True) for id_ in pair
+            ]
+            results = {
+                r["session_id"]: r for r in (await http.post("/v1/steps", json={"steps": steps})).json()["results"]
+            }
+            assert {results[id_].get("step") for id_ in up} == {1}
+            refused = {results[id_]["error"]["code"] for id_ in down}
+            assert refused <= {"store_unavailable", "outcome_unknown"}
+            ready = await http.get("/readyz")
+            assert ready.status_code == 200
+            assert str(victim.port) in " ".join(ready.json()["warnings"])
