@@ -20,6 +20,7 @@ from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, F
 from service.adapters.memory_store import MemoryStore
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
+from service.adapters.model_trial import Trial
 from service.adapters.redis_binary import find_binary
 from service.adapters.redis_store import RedisStore
 from service.api import health, models, openapi, problems, sessions, steps, stream
@@ -116,7 +117,7 @@ def _spare_the_collector() -> None:
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
     store = await open_store(settings, stack)
-    repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
+    repository = load_models(settings, max_batch=settings.max_batch)
     if not list(repository):
         reasons = "".join(f"\n  {failure.path}: {failure.reason}" for failure in repository.failures)
         raise StartupError(
@@ -154,6 +155,12 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         ),
         exposition=observer.exposition,
     )
+
+
+def load_models(settings: Settings, *, max_batch: int) -> ModelRepository:
+    """Return the models that can be served, each tried out in a process of its own first where that is on."""
+    trial = Trial(settings.model_trial_bytes, settings.model_trial_s) if settings.model_trial_s else None
+    return ModelRepository.load(settings.models, max_batch=max_batch, max_bytes=settings.max_model_bytes, trial=trial)
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool = False) -> StateStore:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -27,6 +27,13 @@ class Settings(BaseSettings):
 
     models: Path = Path("models")
     """Folder of models: ``<name>/<version>/model.onnx``."""
+    max_model_bytes: Annotated[int, Gt(0), Lt(2**31)] = 512 * 1024 * 1024
+    """Bytes of one model file."""
+    model_trial_s: Annotated[float, Ge(0)] = 60.0
+    """Seconds that a model may take to load and warm up in a process of its own, where it is tried out before it is
+    served; 0 goes without."""
+    model_trial_bytes: Positive = 4 * 1024**3
+    """Bytes of address space that a model may take there."""
     redis_url: str | None = None
     """``redis://``, ``rediss://`` or ``unix://`` of the Redis that keeps the sessions; ``memory://`` keeps them in
     the process, lost with it. Unset: a private redis-server in `data_dir`."""
