@@ -13,10 +13,9 @@ import typer
 from uvicorn.config import STARTUP_FAILURE
 
 from service import key_commands, logs, session_commands
-from service.adapters.model_repository import ModelRepository
 from service.api.dependencies import Services
 from service.api.schemas import model_info
-from service.app import BANNER, StartupError, create_app, create_worker, describe, embedded_redis
+from service.app import BANNER, StartupError, create_app, create_worker, describe, embedded_redis, load_models
 from service.key_commands import ApiKeysFile
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
 from service.server import Config, Server, listen
@@ -103,7 +102,7 @@ def list_models(
     """List the models in the repository, and what is wrong with those that cannot be served."""
     settings = settings_of(models=models)
     logs.configure("critical", settings.log_format)
-    repository = ModelRepository.load(settings.models, max_batch=1)
+    repository = load_models(settings, max_batch=1)
     for model in repository:
         if as_json:
             typer.echo(model_info(model, list(repository.versions(model.ref.name))).model_dump_json())

@@ -24,6 +24,7 @@ from service.adapters.memory_store import MemoryStore
 from service.adapters.memory_tickets import MemoryTickets
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
+from service.adapters.model_trial import Trial
 from service.adapters.redis_address import SCHEMES
 from service.adapters.redis_binary import find_binary
 from service.adapters.redis_cluster_store import RedisClusterStore
@@ -165,7 +166,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
     except ValueError as error:
         raise StartupError(str(error)) from error
     store = await open_store(settings, stack)
-    repository = ModelRepository.load(settings.models, max_batch=settings.max_batch)
+    repository = load_models(settings, max_batch=settings.max_batch)
     if not list(repository):
         reasons = "".join(f"\n  {failure.path}: {failure.reason}" for failure in repository.failures)
         raise StartupError(
@@ -209,6 +210,12 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         exposition=observer.exposition,
         authenticator=authenticator,
     )
+
+
+def load_models(settings: Settings, *, max_batch: int) -> ModelRepository:
+    """Return the models that can be served, each tried out in a process of its own first where that is on."""
+    trial = Trial(settings.model_trial_bytes, settings.model_trial_s) if settings.model_trial_s else None
+    return ModelRepository.load(settings.models, max_batch=max_batch, max_bytes=settings.max_model_bytes, trial=trial)
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool = False) -> StateStore:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -71,6 +71,13 @@ class Settings(BaseSettings):
     durability: Literal["none", "aof", "replica"] = "none"
     """What Redis must confirm before a step is answered: ``none`` beyond having it in memory, ``aof`` that it is on
     its disk, ``replica`` that a replica has it."""
+    max_model_bytes: Annotated[int, Gt(0), Lt(2**31)] = 512 * 1024 * 1024
+    """Bytes of one model file."""
+    model_trial_s: Annotated[float, Ge(0)] = 60.0
+    """Seconds that a model may take to load and warm up in a process of its own, where it is tried out before it is
+    served; 0 goes without."""
+    model_trial_bytes: Positive = 4 * 1024**3
+    """Bytes of address space that a model may take there."""
     store_description: str | None = None
     """What to call the store in `/readyz`; set by the process that started a private redis-server for others."""
     data_dir: Path = Path("data")

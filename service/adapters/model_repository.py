@@ -1,5 +1,6 @@
 """`Models` in a folder: ``<name>/<version>/model.onnx``, versions being whole numbers."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import structlog
 
-from service.adapters.onnx_model import OnnxModel, UnusableModel
+from service.adapters.model_trial import Trial
+from service.adapters.onnx_file import UnusableModel
+from service.adapters.onnx_model import MAX_MODEL_BYTES, OnnxModel
 from service.core.errors import ModelMismatch, ModelNotFound
 from service.core.ports import Failure
 from service.core.session import ModelRef
@@ -29,23 +32,33 @@ class ModelRepository:
             self._versions.setdefault(model.ref.name, {})[model.ref.version] = model
 
     @classmethod
-    def load(cls, folder: Path, *, max_batch: int) -> "ModelRepository":
-        """Load and warm up every model in a folder. One that fails does not stop the others."""
+    def load(
+        cls, folder: Path, *, max_batch: int, max_bytes: int = MAX_MODEL_BYTES, trial: Trial | None = None
+    ) -> "ModelRepository":
+        """Load and warm up every model in a folder. One that fails, however it does, does not stop the others.
+
+        `max_bytes` is how large a file may be. With a `trial` each is tried out in another process first.
+        """
         models = []
         failures = []
         for path, complaint in _candidates(folder):
-            relative = str(path.relative_to(folder))
+            relative = _printable(path.relative_to(folder))
             try:
                 if complaint:
                     raise UnusableModel(complaint)
                 started = time.perf_counter()
-                model = OnnxModel.load(path, path.parts[-3], path.parts[-2])
+                if trial is not None:
+                    trial.run(path, max_batch=max_batch, max_bytes=max_bytes)
+                model = OnnxModel.load(path, path.parts[-3], path.parts[-2], max_bytes=max_bytes)
                 model.warm_up(max_batch)
                 models.append(model)
                 log.info("model ready", model=relative, seconds=round(time.perf_counter() - started, 3))
-            except (UnusableModel, OSError) as error:
-                failures.append(Failure(relative, str(error)))
-                log.error("model not usable", model=relative, reason=str(error))
+            except (UnusableModel, OSError, MemoryError) as error:
+                failures.append(Failure(relative, str(error) or type(error).__name__))
+                log.error("model not usable", model=relative, reason=failures[-1].reason)
+            except Exception as error:
+                failures.append(Failure(relative, f"a defect of the service, see its log: {type(error).__name__}"))
+                log.exception("model not usable", model=relative)
         return cls(models, failures)
 
     def __iter__(self) -> Iterator[OnnxModel]:
@@ -82,6 +95,7 @@ class ModelRepository:
 
 def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
     """Yield what looks like a model's file, with a complaint where its place is wrong."""
+    inside = folder.resolve()
     for version in sorted(path for path in folder.glob("*/*") if path.is_dir()):
         path = version / "model.onnx"
         complaint = None
@@ -91,4 +105,12 @@ def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
             complaint = "a version is a whole number from 1"
         elif not path.is_file():
             complaint = "the folder of a version holds a file model.onnx"
+        elif not path.resolve().is_relative_to(inside):
+            complaint = "a link leads out of the repository; models and what they link to are in its folder"
         yield path, complaint
+
+
+def _printable(path: Path) -> str:
+    """Return a path as text that any log and JSON can hold, whatever bytes its names are of."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -24,6 +24,15 @@ from typing import Any
 SPEC_KEY = "conveyor.spec"
 SPEC_FORMAT = 1
 
+MAX_JSON = 2**20
+"""Characters of a specification as JSON."""
+MAX_ITEMS = 4096
+"""Features, outputs, states, axes of an output or of a state, each."""
+MAX_DEPTH = 32
+"""Objects and lists within each other."""
+MAX_SIZE = 2**20
+"""Numbers in one session's states, or in one timestep's outputs: as float32, 4 MiB."""
+
 
 class SpecError(ValueError):
     """A specification is malformed; the message names the field and what would be right."""
@@ -110,6 +119,8 @@ class ModelSpec:
         ):
             if not names:
                 raise SpecError(f"{kind}: at least one is needed")
+            if len(names) > MAX_ITEMS:
+                raise SpecError(f"{kind}: there are {len(names)}, at most {MAX_ITEMS} are possible")
             _require_distinct(kind, names)
         _require_distinct("graph inputs", [self.input, *(state.input for state in self.states)])
         _require_distinct(
@@ -122,6 +133,9 @@ class ModelSpec:
                 )
             if any(length < 1 for length in state.shape):
                 raise SpecError(f"states.{state.name}.shape: {list(state.shape)} has a length below 1")
+        for kind, size in (("states", self.state_size), ("outputs", self.output_size)):
+            if size > MAX_SIZE:
+                raise SpecError(f"{kind}: they hold {size} numbers, at most {MAX_SIZE} are possible")
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -151,9 +165,16 @@ class ModelSpec:
 
         Raises `SpecError` with the field's path for anything that is missing, of the wrong type or contradictory.
         """
+        if len(text) > MAX_JSON:
+            raise SpecError(f"it has {len(text)} characters, at most {MAX_JSON} are possible")
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+            # What a client is going to be told must be JSON again: no NaN, no 1e999, no half of a surrogate pair.
+            json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+            _require_depth(document, MAX_DEPTH)
+        except RecursionError:
+            raise SpecError("not JSON: nested too deeply") from None
+        except ValueError as error:
             raise SpecError(f"not JSON: {error}") from None
         top = _Reader(document, "")
         if (version := top.get("format", int)) != SPEC_FORMAT:
@@ -237,8 +258,18 @@ class _Reader:
 
 
 def _require_distinct(kind: str, names: Sequence[str]) -> None:
+    seen = set()
     for name in names:
         if not name:
             raise SpecError(f"{kind}: a name is empty")
-        if names.count(name) > 1:
+        if name in seen:
             raise SpecError(f"{kind}: {name!r} is there more than once")
+        seen.add(name)
+
+
+def _require_depth(value: Any, depth: int) -> None:
+    if isinstance(value, dict | list):
+        if depth == 0:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _require_depth(item, depth - 1)
