@@ -37,12 +37,12 @@ class KeyRing:
         self._keys: list[StoredKey] = []
         key_file.write(path, [])
 
-    def add(self, tenant: str, *scopes: Scope, expires_in_s: float | None = None, **fields: Any) -> str:
+    def add(self, tenant: str, *scopes: Scope, name: str = "", expires_in_s: float | None = None, **fields: Any) -> str:
         """Make a key and return it, as `conveyor keys create` does."""
         drawn, now = key_file.draw(), datetime.now(UTC)
         expires_at = None if expires_in_s is None else now + timedelta(seconds=expires_in_s)
         stored = StoredKey(
-            drawn.id, drawn.sha256, tenant, f"a key of {tenant}", list(scopes), now, expires_at, **fields
+            drawn.id, drawn.sha256, tenant, name or f"a key of {tenant}", list(scopes), now, expires_at, **fields
         )
         self._keys.append(stored)
         key_file.write(self.path, self._keys)
