@@ -32,7 +32,7 @@ class KeyFileError(ValueError):
 
 
 class StoredKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the file says of a key. `rate_per_s` and `burst` limit its requests where it has limits of its own."""
+    """What the file says of a key. `rate_per_s` and `burst` limit its timesteps where it has a limit of its own."""
 
     id: Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * _ID_BYTES}}}\Z")]
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]

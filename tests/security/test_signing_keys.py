@@ -49,7 +49,7 @@ async def test_a_key_that_is_not_known_is_fetched_at_a_bounded_rate(tmp_path: Pa
     with KeySetServer(issuer) as server:
         keys = SigningKeys(server.url, ("ES256",), clock=lambda: now)
         tokens = JwtTokens(keys, TERMS)
-        await tokens.refresh()
+        await refreshed(keys)
         assert server.requests == 1
         issuer.add("next")
         token = issuer.token(Scope.STEP, key_id="next").encode()
@@ -69,7 +69,7 @@ async def test_a_key_that_is_not_known_is_fetched_at_a_bounded_rate(tmp_path: Pa
         # A key that the issuer withdraws goes, though nobody misses one.
         del issuer.private["next"]
         now += REFRESH_S
-        await tokens.refresh()
+        await refreshed(keys)
         assert tokens.known(token) is None
         assert server.requests == 3
 
@@ -80,23 +80,24 @@ async def test_a_key_that_is_not_known_is_fetched_at_a_bounded_rate(tmp_path: Pa
 async def test_an_issuer_that_answers_nonsense_or_is_away_changes_nothing(answer: bytes) -> None:
     issuer, now = Issuer("ES256"), 1000.0
     with KeySetServer(issuer) as server:
-        tokens = JwtTokens(SigningKeys(server.url, ("ES256",), clock=lambda: now), TERMS)
+        keys = SigningKeys(server.url, ("ES256",), clock=lambda: now)
+        tokens = JwtTokens(keys, TERMS)
         server.answers = answer
-        await tokens.refresh()
+        await refreshed(keys)
         with pytest.raises(AuthenticationUnavailable) as refused:
             await tokens.authenticate(issuer.token(Scope.STEP).encode())
         assert refused.value.retry_after_s > 0
         server.answers = None
         now += RETRY_S
-        await tokens.refresh()
+        await refreshed(keys)
         token = issuer.token(Scope.STEP).encode()
         principal = await tokens.authenticate(token)
         server.answers = answer
         now += REFRESH_S
-        await tokens.refresh()
+        await refreshed(keys)
         assert tokens.known(token) is principal
     now += REFRESH_S  # nobody listens any more
-    await tokens.refresh()
+    await refreshed(keys)
     assert tokens.known(token) is principal
     assert tokens.holds(principal)
 
