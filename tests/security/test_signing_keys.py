@@ -44,6 +44,12 @@ async def test_what_was_verified_is_forgotten_when_the_issuer_changes_its_keys(t
     assert await tokens.authenticate(issuer.token(Scope.STEP, key_id="next").encode())
 
 
+async def refreshed(keys: SigningKeys) -> None:
+    """Refresh, and wait for the fetch that has begun."""
+    await keys.refresh()
+    await keys.look_again()
+
+
 async def test_a_key_that_is_not_known_is_fetched_at_a_bounded_rate(tmp_path: Path) -> None:
     issuer, now = Issuer("ES256"), 1000.0
     with KeySetServer(issuer) as server:
