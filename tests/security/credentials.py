@@ -18,10 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key a
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.adapters import key_file
+from service.adapters.jwt_tokens import JwtTokens, Terms
 from service.adapters.key_file import PREFIX, StoredKey
+from service.adapters.signing_keys import SigningKeys
 from service.core.access import Scope
 
 ISSUER, AUDIENCE = "https://issuer.example", "conveyor"
+TERMS = Terms(ISSUER, AUDIENCE)
 ALL = tuple(Scope)
 
 
@@ -102,6 +105,11 @@ class Issuer:
         } | claims
         kept = {name: value for name, value in said.items() if value is not None}
         return jwt.encode(kept, private, algorithm, headers={"kid": key_id})
+
+
+def tokens_of(issuer: Issuer, folder: Path, **options: Any) -> JwtTokens:
+    """What a service makes of an issuer's keys in a file of that folder, `keys.json`."""
+    return JwtTokens(SigningKeys(str(issuer.publish(folder / "keys.json")), ("ES256", "RS256")), TERMS, **options)
 
 
 class KeySetServer:
