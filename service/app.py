@@ -123,7 +123,8 @@ def create_worker(settings: Settings, url: str, shared: Path) -> FastAPI:
 async def describe(url: str, services: Services, workers: int = 1) -> str:
     """Return what a person is told when the service is ready."""
     health = await services.store.health()
-    return banner(url, health.description, list(services.models), workers)
+    authenticated = services.authenticator is not None
+    return banner(url, health.description, list(services.models), workers, authenticated=authenticated)
 
 
 def _end_with(parent: BaseProcess, shared: Path) -> None:

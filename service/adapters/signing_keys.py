@@ -148,7 +148,9 @@ def _secure(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_here(parts.hostname or "")):
         return url
-    raise SigningKeysError(f"the key set at {url} could be forged on its way: https:// is needed, or a file")
+    raise SigningKeysError(
+        f"the key set at {parts.hostname or parts.scheme} could be forged on its way: https:// is needed, or a file"
+    )
 
 
 def _is_here(host: str) -> bool:

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -62,6 +65,14 @@ def test_a_key_that_is_not_one_is_refused(guarded: ConveyorServer, keys: dict[st
     require_problem(response, 401, "unauthenticated", fragment)
     assert response.headers["www-authenticate"] == 'Bearer realm="conveyor"'
     assert key[21:] not in response.text
+
+
+def test_the_printed_line_works_when_pasted_with_a_key(guarded: ConveyorServer, keys: dict[str, str]) -> None:
+    (line,) = re.findall(r"^curl .*$", guarded.output(), re.MULTILINE)
+    done = subprocess.run(["bash", "-c", line], env={**os.environ, "KEY": keys["~"]}, capture_output=True, check=True)
+    assert json.loads(done.stdout)["step"] >= 1
+    done = subprocess.run(["bash", "-c", line], env={**os.environ, "KEY": "none"}, capture_output=True, check=True)
+    assert json.loads(done.stdout)["code"] == "unauthenticated"
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

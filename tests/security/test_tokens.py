@@ -13,11 +13,14 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.warnings import InsecureKeyLengthWarning
 
 from service.adapters.jwt_tokens import JwtTokens, Terms
 from service.adapters.signing_keys import SigningKeys
 from service.core.access import Scope
+from service.core.errors import Unauthenticated
 from tests.api.wire import readings, require_problem, require_problem_body, stream
 from tests.security.credentials import ALL, AUDIENCE, ISSUER, TERMS, Issuer, bearer, tokens_of
 from tests.servers import ConveyorServer
@@ -118,6 +121,17 @@ def test_a_token_that_is_not_good_is_refused(guarded: ConveyorServer, issuer: Is
         require_problem(response, 401, "unauthenticated", fragment)
         assert token not in response.text
         assert client.get("/v1/models", headers=bearer(issuer.token())).status_code == 200
+
+
+async def test_a_key_that_is_short_enough_to_be_broken_is_not_trusted(tmp_path: Path) -> None:
+    issuer = Issuer("RS256")
+    issuer.private["weak"] = ("RS256", generate_private_key(65537, 1024))
+    tokens = tokens_of(issuer, tmp_path)
+    with pytest.warns(InsecureKeyLengthWarning):
+        token = issuer.token(Scope.STEP, key_id="weak")
+    with pytest.raises(Unauthenticated, match="cannot be accepted"):
+        await tokens.authenticate(token.encode())
+    assert await tokens.authenticate(issuer.token(Scope.STEP, key_id="rs256").encode())
 
 
 GRANTS: dict[str, tuple[object, set[Scope]]] = {
