@@ -31,6 +31,7 @@ from service.adapters.redis_tickets import RedisTickets
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
 from service.api.gate import Gate
+from service.api.handshake import Handshakes
 from service.api.hot import Application, Layer
 from service.api.origin import SocketOrigins, with_cors
 from service.api.rate_limits import RateLimits
@@ -100,7 +101,7 @@ def _layers(settings: Settings) -> list[Layer]:
     """
     origins = settings.allowed_origins or ()
     layers: list[Layer] = [partial(with_cors, allowed=origins)] if origins else []
-    layers += [partial(SocketOrigins, allowed=origins), tickets.TicketHolders]
+    layers.append(partial(Handshakes, layers=[partial(SocketOrigins, allowed=origins), tickets.TicketHolders]))
     if settings.authenticates:
         layers.append(Gate)
     if settings.authenticates or settings.rate_limit is not None:
