@@ -37,6 +37,7 @@ from service.adapters.redis_url import require_usable, shown
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
 from service.api.gate import Gate
+from service.api.handshake import Handshakes
 from service.api.hot import Application, Layer
 from service.api.origin import SocketOrigins, with_cors
 from service.api.rate_limits import RateLimits
@@ -106,7 +107,7 @@ def _layers(settings: Settings) -> list[Layer]:
     """
     origins = settings.allowed_origins or ()
     layers: list[Layer] = [partial(with_cors, allowed=origins)] if origins else []
-    layers += [partial(SocketOrigins, allowed=origins), tickets.TicketHolders]
+    layers.append(partial(Handshakes, layers=[partial(SocketOrigins, allowed=origins), tickets.TicketHolders]))
     if settings.authenticates:
         layers.append(Gate)
     if settings.authenticates or settings.rate_limit is not None:
@@ -129,7 +130,8 @@ def create_worker(settings: Settings, url: str, shared: Path) -> FastAPI:
 async def describe(url: str, services: Services, workers: int = 1) -> str:
     """Return what a person is told when the service is ready."""
     health = await services.store.health()
-    return banner(url, health.description, list(services.models), workers)
+    authenticated = services.authenticator is not None
+    return banner(url, health.description, list(services.models), workers, authenticated=authenticated)
 
 
 def _end_with(parent: BaseProcess, shared: Path) -> None:

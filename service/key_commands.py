@@ -26,9 +26,7 @@ def create_key(
     scope: Annotated[list[Scope], typer.Option(help="What the key may do; give it once for each scope.")],
     tenant: Annotated[str, typer.Option(help="Whose sessions.")] = ANYBODY.tenant,
     expires_in_days: Annotated[float | None, typer.Option(min=0, help="Unset: never.")] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Timesteps per second, where the key has a limit of its own.")
-    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Timesteps per second, where it has a limit of its own.")] = None,
     burst: Annotated[int | None, typer.Option(help="Timesteps at once, with --rate.")] = None,
     api_keys: ApiKeysFile = None,
 ) -> None:

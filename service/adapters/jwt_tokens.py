@@ -93,7 +93,7 @@ class JwtTokens:
                 issuer=terms.issuer,
                 audience=terms.audience,
                 leeway=terms.leeway_s,
-                options={"require": ["exp", "iss", "aud", "sub"]},
+                options={"require": ["exp", "iss", "aud", "sub"], "enforce_minimum_key_length": True},
             )
         except ExpiredSignatureError as error:
             raise Unauthenticated("the token has expired") from error

@@ -8,6 +8,7 @@ random bits, however fast the hash.
 import hashlib
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ class KeyFileError(ValueError):
 
 
 class StoredKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the file says of a key. `rate_per_s` and `burst` limit its requests where it has limits of its own."""
+    """What the file says of a key. `rate_per_s` and `burst` limit its timesteps where it has a limit of its own."""
 
     id: Annotated[str, Meta(pattern=rf"\A[0-9a-f]{{{2 * _ID_BYTES}}}\Z")]
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -85,7 +86,7 @@ def read(path: Path) -> list[StoredKey]:
 def write(path: Path, keys: Sequence[StoredKey]) -> None:
     """Put keys into a file at once: whoever reads it finds the old ones or the new ones. Raises `OSError`.
 
-    Its mode is 0600. A file that was there keeps its owner, so that the service can still read it.
+    Its mode is 0600. A file that was there keeps its owner and mode, so that the service can still read it.
     """
     content = msgspec.json.format(msgspec.json.encode(KeyFile(list(keys))), indent=2) + b"\n"
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
@@ -98,6 +99,7 @@ def write(path: Path, keys: Sequence[StoredKey]) -> None:
                 old = path.stat()
                 if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                     os.chown(file.fileno(), old.st_uid, old.st_gid)
+                os.chmod(file.fileno(), stat.S_IMODE(old.st_mode))  # noqa: PTH101, by descriptor
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -69,24 +69,24 @@ class SigningKeys:
     async def look_again(self) -> None:
         """Fetch the set for a key that is not in it, unless that was done a moment ago. A file is watched anyway."""
         if self._client is not None and (self._fetching is not None or self._due(RETRY_S)):
-            await self._fetch(self._client)
+            await asyncio.shield(self._fetch(self._client))
 
     async def refresh(self) -> None:
-        """Look after the set, every second or so: at a file's changes, at a URL now and then."""
+        """Look after the set, every second or so: at a file's changes; a URL now and then, without waiting for it."""
         if self._file is not None:
             await asyncio.to_thread(self._refresh_file, self._file)
         elif self._client is not None and self._due(REFRESH_S if self.there else RETRY_S):
-            await self._fetch(self._client)
+            self._fetch(self._client)
 
     def _due(self, after_s: float) -> bool:
         return self._clock() >= self._fetched_at + after_s
 
-    async def _fetch(self, client: PyJWKClient) -> None:
-        """Fetch once for all who wait, and to the end even if those who wait leave."""
+    def _fetch(self, client: PyJWKClient) -> asyncio.Task[None]:
+        """Return the fetch that is being made, which goes on even if those who wait for it leave."""
         if self._fetching is None:
             self._fetched_at = self._clock()
             self._fetching = asyncio.create_task(self._fetch_now(client))
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     async def _fetch_now(self, client: PyJWKClient) -> None:
         try:
@@ -148,7 +148,9 @@ def _secure(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and _is_here(parts.hostname or "")):
         return url
-    raise SigningKeysError(f"the key set at {url} could be forged on its way: https:// is needed, or a file")
+    raise SigningKeysError(
+        f"the key set at {parts.hostname or parts.scheme} could be forged on its way: https:// is needed, or a file"
+    )
 
 
 def _is_here(host: str) -> bool:

@@ -16,10 +16,14 @@ _REF = "#/components/schemas/{model}"
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 _STATUSES: dict[str, dict[str, str]] = {
-    "every": {"500": "A defect of the service or of a model", "503": "Not now; see `retry_after_s`"},
+    "every": {
+        "429": "Too much is asked for, or waiting; see `retry_after_s`",
+        "500": "A defect of the service or of a model",
+        "503": "Not now; see `retry_after_s`",
+    },
     "named": {"404": "No such session, model or version"},
     "body": {"413": "The body is too large", "422": "What was sent cannot be used"},
-    "steps": {"409": "The session is at another step", "429": "Too much is waiting; see `retry_after_s`"},
+    "steps": {"409": "The session is at another step"},
 }
 
 DESCRIPTION = """
@@ -99,6 +103,7 @@ _TAGS = [
     {"name": "models", "description": "What is served, and what its numbers mean."},
     {"name": "sessions", "description": "A stream's memory, from its first timestep to its last."},
     {"name": "steps", "description": "Timesteps in, outputs out."},
+    {"name": "access", "description": "For web pages, which cannot say with a WebSocket who they are."},
     {"name": "health", "description": "For orchestrators and dashboards."},
 ]
 

@@ -1,6 +1,6 @@
 """Which web pages may use the service: a browser says with `Origin` whose script is asking."""
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Collection
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,7 +16,7 @@ _ANSWER_HEADERS = (*HEADERS, "Retry-After", "WWW-Authenticate")
 
 
 class SocketOrigins:
-    """ASGI layer that refuses the handshake of a page that is neither of this host nor of an allowed origin.
+    """ASGI layer of handshakes that refuses that of a page that is neither of this host nor of an allowed origin.
 
     The browser's own rule, that a page reads no answers from elsewhere, does not hold for WebSockets. What is no
     browser sends no `Origin`, and passes.
@@ -26,14 +26,15 @@ class SocketOrigins:
         self._app = app
         self._allowed = frozenset(allowed)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "websocket" and (refused := self._refused(scope)) is not None:
-            error = Forbidden(
-                f"pages of the origin {refused[:200]!r} may not open WebSockets here; "
-                "CONVEYOR_ALLOWED_ORIGINS names those that may"
-            )
-            return problem_response(error)(scope, receive, send)
-        return self._app(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (refused := self._refused(scope)) is None:
+            await self._app(scope, receive, send)
+            return
+        error = Forbidden(
+            f"pages of the origin {refused[:200]!r} may not open WebSockets here; "
+            "CONVEYOR_ALLOWED_ORIGINS names those that may"
+        )
+        await problem_response(error)(scope, receive, send)
 
     def _refused(self, scope: Scope) -> str | None:
         """Return the origin of a handshake, where it is not allowed. The server lets none pass that has several."""

@@ -3,7 +3,6 @@
 A key in its place would stand in the logs of every proxy on the way. A ticket that stands there has been used.
 """
 
-from collections.abc import Awaitable
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Response
@@ -18,7 +17,6 @@ from service.core.errors import ConveyorError, Unauthenticated
 from service.core.tickets import digest_of, new_ticket, packed, unpacked
 
 PARAMETER = "ticket"
-_IN_A_QUERY = f"{PARAMETER}=".encode()
 
 router = APIRouter(prefix="/v1/tickets", tags=["access"], route_class=needing(None))
 
@@ -39,7 +37,7 @@ async def issue_ticket(caller: Caller, services: Serving, response: Response) ->
 
 
 class TicketHolders:
-    """ASGI layer that lets in whoever opens a WebSocket with a ticket, before the gate asks who that is.
+    """ASGI layer of handshakes that lets in whoever opens a WebSocket with a ticket, before the gate asks who that is.
 
     The ticket is taken out of the query, so that no log and no error that shows the query shows it.
     """
@@ -47,12 +45,7 @@ class TicketHolders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "websocket" and _IN_A_QUERY in scope["query_string"]:
-            return self._let_in(scope, receive, send)
-        return self._app(scope, receive, send)
-
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["state"]["services"]
         try:
             for ticket in taken_out(scope):
@@ -65,6 +58,8 @@ class TicketHolders:
 
 def taken_out(scope: Scope) -> list[str]:
     """Take the ticket out of a connection's query. Raises `Unauthenticated` where there are several."""
+    if f"{PARAMETER}=".encode() not in scope["query_string"]:
+        return []
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     scope["query_string"] = urlencode([(name, value) for name, value in query if name != PARAMETER]).encode()
     tickets = [value for name, value in query if name == PARAMETER]

@@ -18,10 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key a
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from service.adapters import key_file
+from service.adapters.jwt_tokens import JwtTokens, Terms
 from service.adapters.key_file import PREFIX, StoredKey
+from service.adapters.signing_keys import SigningKeys
 from service.core.access import Scope
 
 ISSUER, AUDIENCE = "https://issuer.example", "conveyor"
+TERMS = Terms(ISSUER, AUDIENCE)
 ALL = tuple(Scope)
 
 
@@ -37,12 +40,12 @@ class KeyRing:
         self._keys: list[StoredKey] = []
         key_file.write(path, [])
 
-    def add(self, tenant: str, *scopes: Scope, expires_in_s: float | None = None, **fields: Any) -> str:
+    def add(self, tenant: str, *scopes: Scope, name: str = "", expires_in_s: float | None = None, **fields: Any) -> str:
         """Make a key and return it, as `conveyor keys create` does."""
         drawn, now = key_file.draw(), datetime.now(UTC)
         expires_at = None if expires_in_s is None else now + timedelta(seconds=expires_in_s)
         stored = StoredKey(
-            drawn.id, drawn.sha256, tenant, f"a key of {tenant}", list(scopes), now, expires_at, **fields
+            drawn.id, drawn.sha256, tenant, name or f"a key of {tenant}", list(scopes), now, expires_at, **fields
         )
         self._keys.append(stored)
         key_file.write(self.path, self._keys)
@@ -102,6 +105,11 @@ class Issuer:
         } | claims
         kept = {name: value for name, value in said.items() if value is not None}
         return jwt.encode(kept, private, algorithm, headers={"kid": key_id})
+
+
+def tokens_of(issuer: Issuer, folder: Path, **options: Any) -> JwtTokens:
+    """What a service makes of an issuer's keys in a file of that folder, `keys.json`."""
+    return JwtTokens(SigningKeys(str(issuer.publish(folder / "keys.json")), ("ES256", "RS256")), TERMS, **options)
 
 
 class KeySetServer:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from service.core.origin import is_of_host, require_origin
 from tests.api.wire import MEDIA_TYPE, readings, require_problem_body, stream, stream_at
+from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
 
 SHOP, PANEL = "https://shop.example", "http://panel.local:3000"
@@ -77,6 +79,23 @@ def test_a_preflight_is_answered_before_anything_else(open_service: ConveyorServ
     refused = httpx.options(open_service.url + path, headers=asked | {"origin": "https://other.example"}, timeout=30)
     assert refused.status_code == 400
     assert "access-control-allow-origin" not in refused.headers
+
+
+def test_what_a_page_does_to_open_a_socket(redis: RedisServer, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    key = bearer(ring.add("plant", *ALL))
+    with ConveyorServer(redis_url=redis.url, api_keys=ring.path, allowed_origins=SHOP) as service:
+        with httpx.Client(base_url=service.url, headers={"origin": SHOP}, timeout=30) as page:
+            wanted = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+            assert page.options("/v1/tickets", headers=wanted).status_code == 200, "a preflight carries no key"
+            nobody, issued = page.post("/v1/tickets"), page.post("/v1/tickets", headers=key)
+        assert [nobody.status_code, issued.status_code] == [401, 201]
+        for answer in (nobody, issued):
+            assert answer.headers["access-control-allow-origin"] == SHOP
+        path = f"/v1/stream?ticket={issued.json()['ticket']}"
+        require_refused(service, "https://other.example", path)
+        with stream_at(service, path, origin=SHOP) as opened:
+            assert opened.ask([]) == [], "a page that was refused has not used it up"
 
 
 def test_pages_of_allowed_origins_read_answers_and_errors(open_service: ConveyorServer, session_id: str) -> None:

@@ -6,33 +6,43 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from tests.api.wire import Stream, readings, require_problem, require_problem_body, step_count, stream, stream_at
-from tests.security.keys import Holder, write_keys
+from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
 
 X = readings(1)[0]
 SELDOM = 0.001
 """Timesteps per second, so few that no test sees a bucket fill."""
 
+
+class Holder(NamedTuple):
+    """Whose key it is, and what it allows."""
+
+    tenant: str
+    name: str
+    rate_per_s: float | None = None
+    burst: int | None = None
+
+
 HOLDERS = {
-    "steps": Holder("steps", "key", rate=SELDOM, burst=6),
-    "many": Holder("many", "key", rate=SELDOM, burst=5),
-    "socket": Holder("socket", "key", rate=2, burst=5),
-    "gateway": Holder("gateway", "key", rate=SELDOM, burst=6),
-    "handshake": Holder("handshake", "key", rate=SELDOM, burst=1),
-    "ticket": Holder("ticket", "key", rate=SELDOM, burst=3),
-    "refused": Holder("refused", "key", rate=SELDOM, burst=100),
-    "history": Holder("history", "key", rate=SELDOM, burst=10),
-    "returning": Holder("returning", "key", rate=4, burst=2),
-    "flooding": Holder("shared", "flooding", rate=SELDOM, burst=5),
-    "neighbour": Holder("shared", "neighbour", rate=SELDOM, burst=5),
-    "twin": Holder("shared", "flooding", rate=SELDOM, burst=5),
-    "namesake": Holder("elsewhere", "flooding", rate=SELDOM, burst=5),
+    "steps": Holder("steps", "key", rate_per_s=SELDOM, burst=6),
+    "many": Holder("many", "key", rate_per_s=SELDOM, burst=5),
+    "socket": Holder("socket", "key", rate_per_s=2, burst=5),
+    "gateway": Holder("gateway", "key", rate_per_s=SELDOM, burst=6),
+    "handshake": Holder("handshake", "key", rate_per_s=SELDOM, burst=1),
+    "ticket": Holder("ticket", "key", rate_per_s=SELDOM, burst=3),
+    "refused": Holder("refused", "key", rate_per_s=SELDOM, burst=100),
+    "history": Holder("history", "key", rate_per_s=SELDOM, burst=10),
+    "returning": Holder("returning", "key", rate_per_s=4, burst=2),
+    "flooding": Holder("shared", "flooding", rate_per_s=SELDOM, burst=5),
+    "neighbour": Holder("shared", "neighbour", rate_per_s=SELDOM, burst=5),
+    "twin": Holder("shared", "flooding", rate_per_s=SELDOM, burst=5),
+    "namesake": Holder("elsewhere", "flooding", rate_per_s=SELDOM, burst=5),
     "default": Holder("default", "key"),
 }
 
@@ -66,9 +76,12 @@ class Caller:
 @pytest.fixture(scope="module")
 def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Caller]]:
     """Those of `HOLDERS`, at one service."""
-    path = tmp_path_factory.mktemp("keys") / "keys.json"
-    headers = write_keys(path, HOLDERS)
-    settings = {"redis_url": "memory://", "api_keys": path, "max_queue": 16, "rate_limit": SELDOM, "rate_burst": 3}
+    ring = KeyRing(tmp_path_factory.mktemp("keys") / "keys.json")
+    headers = {
+        label: bearer(ring.add(tenant, *ALL, name=name, rate_per_s=rate, burst=burst))
+        for label, (tenant, name, rate, burst) in HOLDERS.items()
+    }
+    settings = {"redis_url": "memory://", "api_keys": ring.path, "max_queue": 16, "rate_limit": SELDOM, "rate_burst": 3}
     with ConveyorServer(**settings) as service, ExitStack() as stack:
         found = {label: Caller(service, headers[label]) for label in HOLDERS}
         for caller in found.values():

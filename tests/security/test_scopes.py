@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,14 @@ def test_a_route_serves_who_has_its_scope_and_nobody_else(
         require_problem(client.request(method, path), 401, "unauthenticated", "Bearer")
 
 
+@pytest.mark.parametrize("headers", ["", "Authorization: Bearer {models}\r\n"])
+def test_a_refusal_waits_for_nothing_of_the_body(guarded: ConveyorServer, keys: dict[str, str], headers: str) -> None:
+    head = "POST /v1/sessions/s/steps HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n" + headers.format(**keys)
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=20) as connection:
+        connection.sendall(f"{head}\r\n".encode())  # and not a byte of the two million
+        assert connection.recv(1000).startswith(b"HTTP/1.1 403" if headers else b"HTTP/1.1 401")
+
+
 @pytest.mark.parametrize("route", [route for route, scope in NEEDED.items() if scope is None])
 def test_what_is_served_needs_a_key_and_no_scope(guarded: ConveyorServer, keys: dict[str, str], route: str) -> None:
     url = guarded.url + route.split()[1].format(name="hotspot", version="1")
@@ -121,25 +130,25 @@ def test_a_socket_tells_why_it_is_closed_to_who_may_not(
     cases = [({}, 401, "unauthenticated")]
     cases += [(bearer(keys[name]), 403, "forbidden") for name in ("sessions", "models", "metrics", "none")]
     for headers, status, code in cases:
-        with stream_at(guarded, path, additional_headers=headers) as socket:
-            require_problem_body(socket.receive()["error"], status, code)
-            closed = socket.closed()
+        with stream_at(guarded, path, additional_headers=headers) as opened:
+            require_problem_body(opened.receive()["error"], status, code)
+            closed = opened.closed()
             assert (closed.code, closed.reason) == (1008, code)
 
 
 def test_a_socket_opens_sessions_for_those_alone_who_may(guarded: ConveyorServer, keys: dict[str, str]) -> None:
     name = "opened-by-a-socket"
-    with stream(guarded, name, "?model=hotspot", additional_headers=bearer(keys["step"])) as socket:
-        require_problem_body(socket.receive()["error"], 403, "forbidden", "'sessions'")
-        assert socket.closed().code == 1008
+    with stream(guarded, name, "?model=hotspot", additional_headers=bearer(keys["step"])) as opened:
+        require_problem_body(opened.receive()["error"], 403, "forbidden", "'sessions'")
+        assert opened.closed().code == 1008
     sessions = bearer(keys["sessions"])
     assert httpx.get(f"{guarded.url}/v1/sessions/{name}", headers=sessions).status_code == 404
-    with stream(guarded, name, "?model=hotspot", additional_headers=bearer(keys["a"])) as socket:
-        assert socket.receive()["step"] == 0
-        assert socket.ask({"x": ROW})["step"] == 1
-    with stream(guarded, name, additional_headers=bearer(keys["step"])) as socket:
-        assert socket.receive()["step"] == 1
-        assert socket.ask({"x": ROW})["step"] == 2
+    with stream(guarded, name, "?model=hotspot", additional_headers=bearer(keys["a"])) as opened:
+        assert opened.receive()["step"] == 0
+        assert opened.ask({"x": ROW})["step"] == 1
+    with stream(guarded, name, additional_headers=bearer(keys["step"])) as opened:
+        assert opened.receive()["step"] == 1
+        assert opened.ask({"x": ROW})["step"] == 2
 
 
 def test_orchestrators_are_answered_and_told_nothing(guarded: ConveyorServer, keys: dict[str, str]) -> None:

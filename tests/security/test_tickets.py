@@ -12,8 +12,8 @@ import pytest
 from service.api.tickets import taken_out
 from service.core.access import Scope
 from tests.api.wire import Stream, readings, require_problem, require_problem_body, stream, stream_at
-from tests.security.keys import Holder, write_keys
-from tests.servers import ConveyorServer, RedisServer, redis_command
+from tests.security.credentials import ALL, KeyRing, bearer
+from tests.servers import ConveyorServer, RedisServer, redis_command, wait_until
 
 
 def issue(service: ConveyorServer, **headers: str) -> str:
@@ -141,48 +141,44 @@ def test_no_log_has_a_ticket_nor_an_error_nor_redis(
     assert "s3cr3t-key" not in output
 
 
-HOLDERS = {
-    "plant": Holder("plant", "panel"),
-    "rival": Holder("rival", "panel"),
-    "stepper": Holder("plant", "stepper", (Scope.STEP,)),
-    "reader": Holder("plant", "reader", (Scope.METRICS,)),
-}
-
-
-@pytest.fixture
-def plants(redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ConveyorServer, Path, dict[str, dict[str, str]]]]:
-    """A service that asks who somebody is, the file of its keys, and the headers of their holders."""
-    path = tmp_path / "keys.json"
-    headers = write_keys(path, HOLDERS)
-    with ConveyorServer(redis_url=redis.url, api_keys=path) as service:
-        yield service, path, headers
-
-
 def test_a_ticket_is_for_who_asked_and_for_no_more_than_they_may(
-    plants: tuple[ConveyorServer, Path, dict[str, dict[str, str]]], session_id: str
+    redis: RedisServer, tmp_path: Path, session_id: str
 ) -> None:
-    service, path, headers = plants
-    opened_by_plant = httpx.put(
-        f"{service.url}/v1/sessions/{session_id}", json={"model": "hotspot"}, headers=headers["plant"], timeout=30
-    )
-    assert opened_by_plant.status_code == 201
+    ring = KeyRing(tmp_path / "keys.json")
+    plant, rival = ring.add("plant", *ALL), ring.add("rival", *ALL)
+    stepper, reader = ring.add("plant", Scope.STEP), ring.add("plant", Scope.METRICS)
+    with ConveyorServer(redis_url=redis.url, api_keys=ring.path) as service:
+        with httpx.Client(base_url=service.url, headers=bearer(plant), timeout=30) as client:
+            assert client.put(f"/v1/sessions/{session_id}", json={"model": "hotspot"}).status_code == 201
 
-    def hello(label: str, query: str = "?") -> Any:
-        with stream(service, session_id, f"{query}&ticket={issue(service, **headers[label])}") as opened:
-            return opened.receive()
+        def hello(key: str, query: str = "?") -> Any:
+            with stream(service, session_id, f"{query}&ticket={issue(service, **bearer(key))}") as opened:
+                return opened.receive()
 
-    assert hello("plant")["step"] == 0
-    assert hello("stepper")["step"] == 0
-    require_problem_body(hello("rival")["error"], 404, "session_not_found")
-    require_problem_body(hello("reader")["error"], 403, "forbidden", "step")
-    require_problem_body(hello("stepper", "?model=hotspot")["error"], 403, "forbidden", "sessions")
+        assert hello(plant)["step"] == 0
+        assert hello(stepper)["step"] == 0
+        require_problem_body(hello(rival)["error"], 404, "session_not_found")
+        require_problem_body(hello(reader)["error"], 403, "forbidden", "step")
+        require_problem_body(hello(stepper, "?model=hotspot")["error"], 403, "forbidden", "sessions")
 
-    require_problem(httpx.post(f"{service.url}/v1/tickets"), 401, "unauthenticated")
-    ticket = issue(service, **headers["plant"])
-    require_problem(httpx.get(f"{service.url}/v1/sessions?ticket={ticket}"), 401, "unauthenticated")
-    require_problem(httpx.post(f"{service.url}/v1/tickets?ticket={ticket}"), 401, "unauthenticated")
+        require_problem(httpx.post(f"{service.url}/v1/tickets"), 401, "unauthenticated")
+        ticket = issue(service, **bearer(plant))
+        require_problem(httpx.get(f"{service.url}/v1/sessions?ticket={ticket}"), 401, "unauthenticated")
+        require_problem(httpx.post(f"{service.url}/v1/tickets?ticket={ticket}"), 401, "unauthenticated")
 
-    write_keys(path, {label: holder for label, holder in HOLDERS.items() if label != "plant"})
-    sleep(2.5)
-    with stream(service, session_id, f"?ticket={ticket}") as opened:
-        require_refused(opened)
+        ring.remove(plant)
+        assert wait_until(lambda: httpx.get(service.url + "/v1/models", headers=bearer(plant)).status_code == 401, 30)
+        with stream(service, session_id, f"?ticket={ticket}") as opened:
+            require_refused(opened)
+
+
+def test_a_socket_that_a_ticket_opened_ends_with_the_key(redis: RedisServer, tmp_path: Path, session_id: str) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    key = ring.add("plant", *ALL)
+    with ConveyorServer(redis_url=redis.url, api_keys=ring.path) as service:
+        with stream(service, session_id, f"?model=hotspot&ticket={issue(service, **bearer(key))}") as opened:
+            assert opened.receive()["step"] == 0
+            assert opened.ask({"x": readings(1)[0]})["step"] == 1
+            ring.remove(key)
+            require_problem_body(opened.receive()["error"], 401, "unauthenticated", "no longer good")
+            assert opened.closed().code == 1008
