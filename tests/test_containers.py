@@ -174,8 +174,8 @@ def test_replicas_use_the_redis_that_is_there() -> None:
         url = urlsplit(environments()[name]["CONVEYOR_REDIS_URL"])
         assert (url.scheme, url.username) == ("redis", "conveyor")
         # The same variable on both sides, and none in the repository.
-        assert url.password == "${CONVEYOR_REDIS_PASSWORD:-}"
-        assert SERVICES["redis"]["environment"] == {"CONVEYOR_REDIS_PASSWORD": url.password}
+        assert url.password == "${REDIS_PASSWORD:-}"
+        assert SERVICES["redis"]["environment"] == {"REDIS_PASSWORD": url.password}
         assert url.hostname in SERVICES
         assert url.port == int(redis_setting("port"))
     mounted = dict(volume.split(":")[:2] for volume in SERVICES["redis"]["volumes"])

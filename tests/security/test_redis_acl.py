@@ -180,7 +180,7 @@ class ComposeRedis(Server):
         return dict(os.environ) | {
             "PATH": path,
             "TMPDIR": str(self.folder),
-            "CONVEYOR_REDIS_PASSWORD": self.password,
+            "REDIS_PASSWORD": self.password,
         }
 
     def is_ready(self) -> bool:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key as
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from service.tls import LOOK_EVERY_S
+from service.tls import LOOK_EVERY_S, TlsFiles
 from tests.api.wire import readings, step, stream, stream_at
 from tests.e2e.command import conveyor
 from tests.process import members_of
@@ -204,6 +204,11 @@ def test_a_renewed_certificate_is_shown_without_a_restart(
     assert "is not that of the certificate" in said
     assert "the TLS certificate was renewed" in said
     assert "Traceback" not in said
+
+
+def test_nothing_older_than_tls_1_2_is_spoken_whatever_the_system_allows(certificate: Path) -> None:
+    context = TlsFiles(certificate, certificate, None, None).context()
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 def encrypted(key: Path, password: bytes, to: Path) -> Path:
