@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format bench bench-quick bench-growth bench-peers demo-model clean
+.PHONY: help venv run test check check-security format bench bench-quick bench-growth bench-peers demo-model clean
 
 help:  ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 venv: .venv/serving  ## Install what serving needs into .venv
 
@@ -24,6 +24,16 @@ check: .venv/development  ## Formatting, lint, types, and who may import whom
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-security: .venv/security  ## Bandit, a bill of materials in build/sbom.json, and known vulnerabilities
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive service model_export
+	rm -rf build/serving
+	$(PYTHON) -m venv --without-pip build/serving
+	$(BIN)/python -m pip --python build/serving/bin/python install --quiet --constraint constraints.txt .
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json \
+	    build/serving/bin/python
+	$(BIN)/pip-audit --vulnerability-service pypi --strict --no-deps --disable-pip --requirement constraints.txt || \
+	    { echo "Either a vulnerability is named above, or PyPI could not be asked: then nothing has been audited."; exit 1; }
 
 format: .venv/development  ## Format the code
 	$(BIN)/ruff format
@@ -46,7 +56,7 @@ demo-model: .venv/development  ## Rebuild the bundled model from nothing, with o
 	$(BIN)/python -m model_export export runs/hotspot --to models/hotspot/1 --force
 
 clean:  ## Remove what make has built
-	rm -rf .venv .venv-peers
+	rm -rf .venv .venv-peers build
 
 # One stamp per extra: made when it was installed, remade when the declared versions change.
 .venv/bin/python:
@@ -58,6 +68,10 @@ clean:  ## Remove what make has built
 
 .venv/development: $(FILES) | .venv/bin/python
 	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/serving
+
+.venv/security: $(FILES) | .venv/bin/python
+	$(PIP) --editable '.[embedded,security]'
 	@touch $@ .venv/serving
 
 .venv/bench: $(FILES) | .venv/bin/python

@@ -173,7 +173,7 @@ def _serve_in_workers(settings: Settings, listener: socket) -> None:
 
 def _url(settings: Settings, listener: socket) -> str:
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104  # nosec B104
     return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
 
 

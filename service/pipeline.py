@@ -47,7 +47,7 @@ class Pipeline:
         self._clock = clock
         self._planner = Planner(store, models, observer, cache, clock)
         # To be unlike all others is enough: nobody gains by guessing one, and the system's generator is a system call.
-        self._nonces = random.Random(secrets.randbits(256))  # noqa: S311
+        self._nonces = random.Random(secrets.randbits(256))  # noqa: S311  # nosec B311
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="run")
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ RULES = " ".join(
 ).split()
 """What the service may do in Redis, as `ACL SETUSER` takes it."""
 
-RESTRICTED = os.environ.get("CONVEYOR_TEST_ACL", "") not in ("", "0")
+RESTRICTED = os.environ.get("TEST_REDIS_ACL", "") not in ("", "0")
 """Whether every redis-server of the tests holds its default user, which the service is there, to `RULES`."""
 
 

@@ -176,12 +176,28 @@ def test_the_published_port_is_the_one_nginx_listens_on() -> None:
 def test_replicas_use_the_redis_that_is_there() -> None:
     for name in REPLICAS:
         url = urlsplit(environments()[name]["CONVEYOR_REDIS_URL"])
-        assert url.scheme == "redis"
+        assert (url.scheme, url.username) == ("redis", "conveyor")
+        # The same variable on both sides, and none in the repository.
+        assert url.password == "${REDIS_PASSWORD:-}"
+        assert SERVICES["redis"]["environment"] == {"REDIS_PASSWORD": url.password}
         assert url.hostname in SERVICES
         assert url.port == int(redis_setting("port"))
     mounted = dict(volume.split(":")[:2] for volume in SERVICES["redis"]["volumes"])
-    assert SERVICES["redis"]["command"][1] == mounted["./docker/redis/redis.conf"]
+    assert SERVICES["redis"]["command"][1] == mounted["./docker/redis/start.sh"]
+    folder, files = "/usr/local/etc/redis/", ("redis.conf", "start.sh", "users.acl")
+    assert [mounted[f"./docker/redis/{file}"] for file in files] == [folder + file for file in files]
     assert redis_setting("dir") == mounted["sessions"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_gains_rights_or_writes_where_it_likes(name: str) -> None:
+    service = SERVICES[name]
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service.get("cap_add", [])) <= ({"CHOWN", "SETGID", "SETUID"} if name == "nginx" else set())
+    writable = [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")]
+    assert writable == (["sessions:/data"] if name == "redis" else [])
+    assert service.get("user", "redis") == "redis"
 
 
 def test_replicas_have_time_to_drain() -> None:

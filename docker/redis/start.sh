@@ -1,14 +1,14 @@
 #!/bin/sh
 # Starts redis-server on redis.conf with one user, `conveyor`, who may do what users.acl says and has the password
-# CONVEYOR_REDIS_PASSWORD. Further arguments are redis-server's.
+# REDIS_PASSWORD. Further arguments are redis-server's.
 set -eu
 here=$(dirname "$0")
 users=$(mktemp)
 
-if [ -n "${CONVEYOR_REDIS_PASSWORD:-}" ]; then
-    password="#$(printf %s "$CONVEYOR_REDIS_PASSWORD" | sha256sum | cut -d ' ' -f 1)"
+if [ -n "${REDIS_PASSWORD:-}" ]; then
+    password="#$(printf %s "$REDIS_PASSWORD" | sha256sum | cut -d ' ' -f 1)"
 else
-    echo "CONVEYOR_REDIS_PASSWORD is not set: whoever reaches this Redis reaches the sessions" >&2
+    echo "REDIS_PASSWORD is not set: whoever reaches this Redis reaches the sessions" >&2
     password=nopass
 fi
 {

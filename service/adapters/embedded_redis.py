@@ -167,7 +167,7 @@ class EmbeddedRedis:
         launcher = [sys.executable, "-I", "-S", run_with_parent.__file__, str(os.getpid()), str(lock.descriptor)]
         try:
             with (self.folder / "redis.log").open("ab") as output:
-                return subprocess.Popen(  # noqa: S603
+                return subprocess.Popen(  # noqa: S603  # nosec B603
                     [*launcher, str(self.binary), *self._options()],
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -23,7 +23,7 @@ def main(parent: int, lock: int, command: list[str]) -> None:
             sys.exit("the parent process has ended")
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)  # noqa: S606  # nosec B606
 
 
 if __name__ == "__main__":

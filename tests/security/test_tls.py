@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key as
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from service.tls import LOOK_EVERY_S
+from service.tls import LOOK_EVERY_S, TlsFiles
 from tests.api.wire import readings, step, stream, stream_at
 from tests.e2e.command import conveyor
 from tests.process import members_of
 from tests.security.certificates import Authority, SecureServer
-from tests.servers import RedisServer, wait_until
+from tests.servers import REPOSITORY, ConveyorServer, RedisServer, wait_until
+from tests.test_gateway import BINARY, Nginx
 
 ROWS = readings(6)
 
@@ -205,6 +206,11 @@ def test_a_renewed_certificate_is_shown_without_a_restart(
     assert "Traceback" not in said
 
 
+def test_nothing_older_than_tls_1_2_is_spoken_whatever_the_system_allows(certificate: Path) -> None:
+    context = TlsFiles(certificate, certificate, None, None).context()
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 def encrypted(key: Path, password: bytes, to: Path) -> Path:
     private = load_key(key.read_bytes(), None)
     to.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)))
@@ -253,9 +259,8 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-@pytest.mark.parametrize("workers", [1, 2])
 def test_files_that_cannot_be_used_are_named_at_the_start(
-    name: str, workers: int, authority: Authority, certificate: Path, tmp_path: Path
+    name: str, authority: Authority, certificate: Path, tmp_path: Path
 ) -> None:
     files = {
         "good": certificate,
@@ -271,8 +276,6 @@ def test_files_that_cannot_be_used_are_named_at_the_start(
         "serve",
         "--port",
         "0",
-        "--workers",
-        workers,
         data_dir=tmp_path / "data",
         **{setting: value.format(**files) for setting, value in settings.items()},
     )
@@ -281,3 +284,27 @@ def test_files_that_cannot_be_used_are_named_at_the_start(
         assert done.stderr.count(fragment.format(**files)) == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "s3cret" not in done.stderr
+
+
+@pytest.mark.skipif(not BINARY, reason="no nginx")
+def test_the_gateways_example_serves_both_wires(
+    redis: RedisServer, authority: Authority, certificate: Path, session_id: str
+) -> None:
+    example = (REPOSITORY / "docker/nginx/tls.conf").read_text()
+    for name in ("server.pem", "server.key"):
+        example = example.replace(f"/etc/nginx/tls/{name}", str(certificate))
+    with ConveyorServer(redis_url=redis.url) as first, ConveyorServer(redis_url=redis.url) as second:
+        nginx = Nginx(first.port, second.port)
+        listening = f"listen 127.0.0.1:{nginx.port};"
+        text = nginx.configuration.read_text()
+        assert listening in text
+        nginx.configuration.write_text(
+            text.replace(listening, example.replace("listen 8443 ", f"listen 127.0.0.1:{nginx.port} "))
+        )
+        with nginx, httpx.Client(base_url=f"https://127.0.0.1:{nginx.port}", verify=authority.trusted()) as client:
+            response = client.put(f"/v1/sessions/{session_id}", json={"model": "hotspot"})
+            assert response.status_code == 201
+            assert "strict-transport-security" in response.headers
+            path = f"wss://127.0.0.1:{nginx.port}/v1/sessions/{session_id}/stream"
+            with connect(path, ssl=authority.trusted()) as opened:
+                assert json.loads(opened.recv(timeout=20))["step"] == 0
