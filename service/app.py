@@ -180,7 +180,9 @@ async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool =
                 url, timeout_s=settings.store_timeout_s, description=description, durability=settings.durability
             )
         except ValueError as error:
-            raise StartupError(f"CONVEYOR_REDIS_URL, {url.rsplit('@')[-1]}, cannot be read: {error}") from error
+            raise StartupError(
+                f"CONVEYOR_REDIS_URL, {url.partition('?')[0].rsplit('@')[-1]}, cannot be read: {error}"
+            ) from error
     else:
         raise StartupError(f"CONVEYOR_REDIS_URL is {url!r}; {', '.join(SCHEMES)} or memory:// is needed")
     stack.push_async_callback(store.close)
@@ -190,7 +192,7 @@ async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool =
         raise StartupError(f"CONVEYOR_DURABILITY cannot be had: {error.detail}") from error
     except Unavailable as error:
         raise StartupError(
-            f"{error.detail.rstrip('.')}. Is {url.rsplit('@')[-1]} right, and is Redis running?"
+            f"{error.detail.rstrip('.')}. Is {url.partition('?')[0].rsplit('@')[-1]} right, and is Redis running?"
         ) from error
     for warning in found.warnings:
         log.warning(warning)

@@ -116,4 +116,5 @@ def unconfirmed() -> StoreUnavailable:
 
 
 def without_password(url: str) -> str:
-    return re.sub(r"//[^@/]*@", "//***@", url)
+    """Return a URL as it may be shown. Its options may be secrets, too."""
+    return re.sub(r"//[^@/]*@", "//***@", url).partition("?")[0]

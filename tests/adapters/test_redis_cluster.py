@@ -153,6 +153,21 @@ async def test_it_is_found_as_long_as_one_of_its_addresses_answers(cluster: Clus
     await store.close()
 
 
+async def test_every_node_gets_the_credentials(cluster: ClusterDeployment) -> None:
+    for node in cluster.nodes:
+        cluster.command(node, "ACL", "SETUSER", "ann", "on", ">p@ss", "~conveyor:*", "+@all")
+    one = cluster.nodes[0].port
+    store = RedisClusterStore(f"redis+cluster://ann:p%40ss@127.0.0.1:{one}", timeout_s=2.0)
+    for key in KEYS:
+        assert await store.create(key, session(0)) is None
+    assert "p%40ss" not in (await store.health()).description
+    await store.close()
+    stranger = RedisClusterStore(f"redis+cluster://ann:guess@127.0.0.1:{one}", timeout_s=2.0)
+    with pytest.raises(StoreUnavailable, match="refused the service's credentials"):
+        await stranger.health()
+    await stranger.close()
+
+
 async def test_a_batch_of_many_tags_is_one_piece_for_each_node(
     store: RedisClusterStore, cluster: ClusterDeployment
 ) -> None:

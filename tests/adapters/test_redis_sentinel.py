@@ -45,6 +45,21 @@ async def test_sentinels_that_are_away_are_passed_over(deployment: SentinelDeplo
     await link.close()
 
 
+async def test_sentinels_that_ask_for_a_password_get_theirs(deployment: SentinelDeployment) -> None:
+    sentinel = deployment.sentinels[2]
+    redis_command(sentinel.url, "ACL", "SETUSER", "default", "resetpass", ">se&cret")
+    address = f"redis+sentinel://127.0.0.1:{sentinel.port}/sessions"
+    store = RedisStore(f"{address}?sentinel_password=se%26cret", timeout_s=5.0)
+    assert (await store.health()).description.startswith(f"Redis at {address}, version")
+    await store.close()
+    refused = RedisStore(address, timeout_s=5.0)
+    with pytest.raises(StoreUnavailable, match=r"No master found|credentials"):
+        await refused.health()
+    await refused.close()
+    password = f"redis://:se%26cret@127.0.0.1:{sentinel.port}"
+    redis_command(password, "ACL", "SETUSER", "default", "nopass")
+
+
 @pytest.mark.parametrize("url", ["redis+sentinel://127.0.0.1:1/sessions", "{}/strangers"])
 async def test_where_no_master_is_named_nothing_is_sent(deployment: SentinelDeployment, url: str) -> None:
     link = RedisLink(url.format(deployment.url.removesuffix("/sessions")), timeout_s=2.0)
