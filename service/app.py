@@ -270,7 +270,8 @@ async def embedded_redis(settings: Settings, stack: AsyncExitStack, *, share: bo
             "NEXT STOP. Install Redis, or set CONVEYOR_REDIS_URL"
         )
         return "memory://", "the memory of this process"
-    embedded = EmbeddedRedis(settings.data_dir, binary)
+    appendfsync = "always" if settings.durability == "aof" else "everysec"
+    embedded = EmbeddedRedis(settings.data_dir, binary, appendfsync=appendfsync)
     try:
         url = await asyncio.to_thread(embedded.start)
     except FolderInUse as error:

@@ -15,7 +15,7 @@ from service.adapters.redis_binary import major_version
 from tests.process import Server, free_port, wait_until
 from tests.servers import RedisServer, redis_command
 
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 20.0
 NODE_TIMEOUT_MS = 1500
 SERVICE = "sessions"
 
@@ -169,7 +169,7 @@ class ClusterDeployment:
 
     def masters(self) -> list["ClusterNode"]:
         """The nodes that serve slots, the one with the first slots first."""
-        ports = [port for _, _, (_, port, *_), *_ in sorted(self.slots())]
+        ports = dict.fromkeys(port for _, _, (_, port, *_), *_ in sorted(self.slots()))
         return [node for port in ports for node in self.nodes if node.port == port]
 
     def replica_of(self, master: "ClusterNode") -> "ClusterNode":

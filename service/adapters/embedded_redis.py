@@ -51,10 +51,19 @@ class EmbeddedRedis:
     once. A server that ends unasked is started again, with its data, for as long as the service runs.
     """
 
-    def __init__(self, folder: Path, binary: Path, *, start_timeout_s: float = 60, stop_timeout_s: float = 10) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        binary: Path,
+        *,
+        start_timeout_s: float = 60,
+        stop_timeout_s: float = 10,
+        appendfsync: str = "everysec",
+    ) -> None:
         """`start_timeout_s` includes the loading of the sessions; `stop_timeout_s` is what a server gets to end."""
         self.folder = folder.absolute()
         self.binary = binary
+        self._appendfsync = appendfsync
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._owner = FileLock(self.folder / "service.lock")
@@ -187,7 +196,7 @@ class EmbeddedRedis:
             "unixsocketperm": "700",
             "daemonize": "no",
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": self._appendfsync,
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",

@@ -14,6 +14,7 @@ from service.core.access import ANYBODY
 from service.core.session import SessionKey
 from tests.chaos.checker import Terms
 from tests.chaos.siege import besiege
+from tests.e2e.command import conveyor
 from tests.faults.failover import replay, settled, undisturbed, until
 from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment, cut_off, is_level
 from tests.servers import ConveyorServer
@@ -137,6 +138,22 @@ async def test_what_others_wrote_since_is_not_overwritten_from_memory(cluster: C
                 await replay(elsewhere, session_id, others[:9], 6)
             answer = (await settled(http, session_id, ROWS, 10)).json()
             assert (answer["step"], answer["outputs"]) == (10, whole[9])
+
+
+async def test_sessions_are_listed_shown_and_deleted_from_the_command_line(cluster: ClusterDeployment) -> None:
+    ids = sorted(id_ for master in cluster.masters() for id_ in sessions_of(cluster, master, 2))
+    settings = {"redis_url": cluster.url}
+    with ConveyorServer(**settings) as service:
+        for session_id in ids:
+            await open_session(service.url, session_id)
+
+    def listed() -> list[str]:
+        return sorted(line.split("\t")[0] for line in conveyor("sessions", "list", **settings).stdout.splitlines())
+
+    assert listed() == ids
+    assert f'"{ids[0]}"' in conveyor("sessions", "show", ids[0], **settings).stdout
+    assert conveyor("sessions", "delete", ids[0], **settings).returncode == 0
+    assert listed() == ids[1:]
 
 
 async def test_sessions_of_other_masters_go_on_while_one_is_down(cluster: ClusterDeployment) -> None:

@@ -169,3 +169,8 @@ async def test_each_node_of_a_cluster_confirms_its_own() -> None:
         stopped.signal(signal.SIGCONT)
         assert {type(verdict) for verdict in verdicts} == {type(None), NotConfirmed}
         await store.close()
+
+
+def test_the_private_redis_gives_durability_aof_by_itself() -> None:
+    with ConveyorServer(durability="aof") as service:
+        assert "durability aof" in httpx.get(f"{service.url}/readyz").json()["store"]
