@@ -89,6 +89,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._unread:
             self.loop.call_soon(self._read)
 
+    def abort(self) -> None:
+        """End the connection at once, whatever has not been sent yet."""
+        self.transport.abort()
+
     # What the server calls
 
     def handle_connect(self, event: Request) -> None:

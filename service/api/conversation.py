@@ -14,6 +14,8 @@ from service.core.errors import ConveyorError
 GOING_AWAY = 1012
 """Close code of a service that is being stopped: connect again, go on where the last answer left off."""
 
+PARTING_S = 5.0
+"""Seconds that a client who is dismissed gets for its last answers."""
 _INTERNAL = 1011
 
 
@@ -83,11 +85,11 @@ class Conversation:
         await self._ended.wait()
 
     def dismiss(self, error: ConveyorError) -> None:
-        """Take nothing more, answer what was taken, tell of an error, close. Told again, stop in the middle of it."""
-        if self._dismissal is not None:
-            self.abort()
-        self._dismissal = error
-        self._stop()
+        """Take nothing more, answer what was taken, tell of an error, close. Who does not read that is cut off."""
+        if self._dismissal is None:
+            self._dismissal = error
+            self._stop()
+            self._end.get_loop().call_later(PARTING_S, self._wire.abort)
 
     def abort(self) -> None:
         """Stop in the middle of whatever it is: for a client that does not read its answers."""

@@ -28,7 +28,7 @@ class Stoppable(Protocol):
     """Who connected."""
 
     def dismiss(self, error: ConveyorError) -> None:
-        """Answer what was asked, tell of an error, and close. Told again, end it as it is."""
+        """Answer what was asked, tell of an error, and close. Being told again changes nothing."""
         ...
 
     async def stop(self) -> None:

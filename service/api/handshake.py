@@ -8,7 +8,7 @@ from service.api.hot import Layer
 
 
 class Handshakes:
-    """ASGI layer of layers, the first outermost, that see handshakes alone. Requests pass by for the price of a call."""
+    """ASGI layer of layers, the first outermost, that see handshakes only. A request passes by with one call."""
 
     def __init__(self, app: ASGIApp, layers: Sequence[Layer]) -> None:
         self._app = self._sockets = app

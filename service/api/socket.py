@@ -48,6 +48,10 @@ class Wire(Protocol):
 
     def resume(self) -> None: ...
 
+    def abort(self) -> None:
+        """End the connection at once, whatever has not been sent yet."""
+        ...
+
 
 class Socket(HTTPConnection):
     """One client's socket. It is accepted first, then used through its `wire`."""

@@ -4,12 +4,17 @@ import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from service.adapters.api_keys import ApiKeys
 from service.adapters.key_file import KeyFileError
@@ -138,15 +143,44 @@ def test_a_socket_is_closed_when_its_key_is_revoked_or_expires_and_not_before(
             stream(service, "revoked", "?model=hotspot", additional_headers=bearer(revoked)) as leaving,
             stream(service, "expiring", "?model=hotspot", additional_headers=bearer(expiring)) as ending,
         ):
-            for socket in (staying, leaving, ending):
-                assert socket.receive()["step"] == 0
-                assert socket.ask({"x": ROW})["step"] == 1
+            for opened in (staying, leaving, ending):
+                assert opened.receive()["step"] == 0
+                assert opened.ask({"x": ROW})["step"] == 1
             ring.remove(revoked)
-            for socket in (leaving, ending):
-                require_problem_body(socket.receive()["error"], 401, "unauthenticated", "no longer good")
-                closed = socket.closed()
+            for opened in (leaving, ending):
+                require_problem_body(opened.receive()["error"], 401, "unauthenticated", "no longer good")
+                closed = opened.closed()
                 assert (closed.code, closed.reason) == (1008, "unauthenticated")
             assert staying.ask({"x": ROW})["step"] == 2
+
+
+def test_who_does_not_read_that_it_is_dismissed_is_cut_off(redis: RedisServer, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    key = ring.add("a", *ALL)
+    chunk = {"x": readings(500), "outputs": "all"}
+    with ConveyorServer(redis_url=redis.url, api_keys=ring.path) as service, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", service.port))
+        ours = connection.getsockname()[1]
+
+        def connected() -> bool:
+            return any(held.raddr and held.raddr.port == ours for held in psutil.Process(service.pid).net_connections())
+
+        def send() -> None:
+            with suppress(ConnectionClosed):
+                unread.send(*[chunk] * 30)
+
+        options = {"additional_headers": bearer(key), "sock": connection, "max_queue": 1, "ping_interval": None}
+        with stream(service, "unread", "?model=hotspot", **options) as unread:
+            sending = threading.Thread(target=send)
+            sending.start()
+            assert unread.receive()["step"] == 0
+            time.sleep(1)  # more answers than the connection holds
+            ring.remove(key)
+            assert connected()
+            assert wait_until(lambda: not connected(), NOTICED_WITHIN_S, every_s=0.2)
+            connection.shutdown(socket.SHUT_RDWR)
+            sending.join()
 
 
 def test_a_service_does_not_start_without_the_file_that_it_is_told_of(tmp_path: Path) -> None:
