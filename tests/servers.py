@@ -115,7 +115,7 @@ class RedisServer(Server):
         if self.restricted:
             users = self.folder / "users.acl"
             users.write_text(f"user default on nopass {' '.join(RULES)}\nuser admin on nopass ~* &* +@all\n")
-            options["aclfile"] = str(users)
+            options |= {"aclfile": str(users), "masteruser": "admin", "masterauth": "admin"}
         return [self.binary, *(word for key, value in (options | self.options).items() for word in ("--" + key, value))]
 
     def is_ready(self) -> bool:
