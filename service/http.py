@@ -6,17 +6,17 @@ tenth of the cost of a step.
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from service.http_limits import BoundedProtocol
 
 _STATUS_LINE = b"HTTP/1.1 "
 _LENGTH = b"\r\ncontent-length: "
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(BoundedProtocol):
     """Writes through a `_Cork`."""
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(_Cork(transport))  # type: ignore[arg-type]
+        super().connection_made(_Cork(transport))
 
     def on_response_complete(self) -> None:
         self.transport.pull()  # type: ignore[attr-defined]  # a response without a body

@@ -55,6 +55,9 @@ class Config(uvicorn.Config):
             timeout_graceful_shutdown=1,
         )
 
+        self.request_timeout_s = settings.request_timeout_s
+        self.max_connections = settings.max_connections
+
     def load(self) -> None:
         super().load()
         self.lifespan_class = Lifespan

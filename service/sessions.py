@@ -24,8 +24,8 @@ from service.engine import Engine
 from service.pipeline import all_finite, unix_ms
 from service.planner import not_found
 
-_MAX_STEP = 2**53 - 1
-"""Beyond this, numbers in JSON are no longer exact."""
+_MAX_STEP = 2**52
+"""What a record may say that it has consumed. Beyond twice that, numbers in JSON are no longer exact."""
 
 
 class Opened(NamedTuple):

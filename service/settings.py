@@ -102,6 +102,10 @@ class Settings(BaseSettings):
     """Steps in one ``POST /v1/steps`` or in one frame of ``/v1/stream``."""
     max_body_bytes: Positive = 2 * 1024 * 1024
     """Bytes in the body of a request, or in a frame of a WebSocket."""
+    max_connections: Positive = 16_384
+    """Connections to this process, WebSockets included; beyond, new ones are told to come back."""
+    request_timeout_s: Seconds = 30.0
+    """Seconds that a request may take to arrive, from its first byte to its last, and a new connection to send one."""
     cache_sessions: Positive = 20_000
     """Sessions whose last record this process remembers, so that it need not be read again."""
 

@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 
@@ -120,6 +120,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         elif message["type"] == "websocket.close":
             self._held = False  # the client's own closing frame may stand behind messages that nobody awaits
             self._read()
+
+    def handle_text(self, event: Frame) -> None:
+        super().handle_text(event)
+        self._begin_fragments(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        super().handle_bytes(event)
+        self._begin_fragments(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        # Into one buffer: a message of a million fragments takes no more memory than one of two.
+        self.frames[0] += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def _begin_fragments(self, event: Frame) -> None:
+        if not event.fin:
+            self.frames = [bytearray(event.data)]  # type: ignore[list-item]
 
     def send_receive_event_to_app(self) -> None:
         if self._on_message is None or self.close_sent:

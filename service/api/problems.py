@@ -75,6 +75,11 @@ def problem_response(error: ConveyorError) -> Response:
     return _response(problem(error), headers)
 
 
+def http_problem(status: HTTPStatus, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """Return the answer to what is no request for the application at all."""
+    return _response(_problem(status, code, detail, {}), headers or {})
+
+
 def install(app: FastAPI) -> None:
     """Make every error of an application a problem: ours, the framework's, and those that nobody expected."""
     for known in (ConveyorError, HTTPException, ClientDisconnect, RequestValidationError, Exception):

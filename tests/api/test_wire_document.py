@@ -14,8 +14,18 @@ from tests.api.wire import readings, step, stream
 from tests.servers import REPOSITORY, ConveyorServer
 
 DOCUMENT = (REPOSITORY / "docs" / "wire.md").read_text()
-OF_HTTP_ALONE = {"method_not_allowed": (405, "–"), "body_too_large": (413, "–")}
-"""Errors that the framework finds before there is a step or a session; they have no class."""
+OF_HTTP_ALONE = {
+    code: (status, "–")
+    for code, status in {
+        "bad_request": 400,
+        "method_not_allowed": 405,
+        "request_timeout": 408,
+        "body_too_large": 413,
+        "url_too_long": 414,
+        "head_too_large": 431,
+    }.items()
+}
+"""Errors that are found before there is a step or a session; they have no class."""
 
 
 def _classes(base: type[ConveyorError] = ConveyorError) -> Iterator[type[ConveyorError]]:
