@@ -130,6 +130,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         observer,
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
+        max_wait_s=settings.max_wait_s,
         cache_sessions=settings.cache_sessions,
         step_timeout_s=settings.step_timeout_s,
     )
