@@ -16,6 +16,7 @@ import structlog
 from fastapi import FastAPI
 
 from service import logs
+from service.adapters.deferred import DeferredObserver
 from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, FolderInUse
 from service.adapters.memory_store import MemoryStore
 from service.adapters.metrics import PrometheusObserver
@@ -127,7 +128,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
     engine = Engine(
         store,
         repository,
-        observer,
+        DeferredObserver(observer),
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         max_wait_s=settings.max_wait_s,

@@ -159,7 +159,7 @@ class Pipeline:
                         made.run.turn.steps, OutcomeUnknown("this process was stopped in the middle of a write")
                     )
             raise
-        self._observer.stage("commit", self._clock() - started)
+        took = self._clock() - started
         committed: Counter[ModelRef] = Counter()
         for made, verdict in zip(ran, verdicts, strict=True):
             turn = made.run.turn
@@ -174,6 +174,8 @@ class Pipeline:
             else:
                 self._cache.drop(turn.key)
                 self._refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
+        # Last, so that it is counted after the answers are on their way.
+        self._observer.stage("commit", took)
         for model, timesteps in committed.items():
             self._observer.steps(model, timesteps)
 
