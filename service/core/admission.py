@@ -64,10 +64,10 @@ class Admission:
             cost_s = busy_s / timesteps
             self._cost_s = cost_s if self._cost_s is None else self._cost_s + _WEIGHT * (cost_s - self._cost_s)
 
-    def refused(self, timesteps: int, now: float) -> float:
-        """Say that a step was refused; return after how many seconds to send it again.
+    def refused(self, steps: int, now: float) -> float:
+        """Say that steps were refused; return after how many seconds to send the next one again that is.
 
-        It is about what it would take to serve all that was refused within a second. At twice what can be carried that is
+        That is about what it would take to serve all that was refused within a second. At twice what can be carried that is
         a second, at a tenth too much a tenth of one.
         """
         self._reached_at = now
@@ -75,7 +75,7 @@ class Admission:
             self._refused_before = self._refused if now - self._window_began < 2 * _WINDOW_S else 0
             self._refused = 0
             self._window_began = now
-        self._refused += timesteps
+        self._refused += steps
         work_s = max(self._refused, self._refused_before) * (self._cost_s or 0.0)
         return min(max(work_s, _RETRY_S[0]), _RETRY_S[1]) * self._random.uniform(*_SPREAD)
 
