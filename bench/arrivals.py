@@ -49,6 +49,7 @@ class Line(asyncio.Protocol):
         self._buffer = b""
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport
+        self._upgraded = False
         self.closed = False
         self.failed: str | None = None
 
@@ -82,6 +83,10 @@ class Line(asyncio.Protocol):
             return
         self._on_answered(self, Answered(self._due.popleft(), taken, refused))
 
+    def _connected(self) -> None:
+        if not self._ready.done():  # nobody may be waiting any more
+            self._ready.set_result(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if not self._ready.done():
@@ -99,13 +104,14 @@ class SocketLine(Line):
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data if self._buffer else data
         at, size = 0, len(data)
-        if not self._ready.done():
+        if not self._upgraded:
             if (end := data.find(b"\r\n\r\n")) < 0 or not data.startswith(b"HTTP/1.1 101"):
                 self._buffer = data
                 return
             at = end + 4
+            self._upgraded = True
             if not self._greetings:
-                self._ready.set_result(None)
+                self._connected()
         while size - at >= 2:
             length, start = data[at + 1], at + 2
             if length >= _TWO_BYTES:
@@ -124,7 +130,7 @@ class SocketLine(Line):
             self.closed = True
         elif first == _TEXT and self._greetings:
             self._greetings -= 1
-            self._ready.set_result(None)
+            self._connected()
         elif first == _TEXT:
             self.answered(content)
 
@@ -133,7 +139,7 @@ class RequestLine(Line):
     """HTTP/1.1, kept alive; one request at a time. A refusal must be a 429 that says when to come back."""
 
     def begin(self, path: str, host: str, further: str) -> None:
-        self._ready.set_result(None)
+        self._connected()
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data if self._buffer else data
