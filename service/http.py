@@ -82,8 +82,14 @@ def is_plain_step(data: bytes) -> bool:
     if end < 0 or _STEP.match(data) is None:
         return False
     head = data[: end + 2].lower()
-    lengths = _BODY_LENGTH.findall(head)
-    return len(lengths) == 1 and len(data) == end + 4 + int(lengths[0]) and _NOT_PLAIN.search(head) is None
+    length = _BODY_LENGTH.search(head)
+    return (
+        length is not None
+        and len(data) == end + len(_HEAD_END) + int(length[1])
+        and head.count(b"content-length") == 1
+        and head.count(b"\n") == head.count(b"\r\n")
+        and _NOT_PLAIN.search(head) is None
+    )
 
 
 @lru_cache(maxsize=2)

@@ -124,7 +124,12 @@ class Conversation:
         except Exception as error:
             self._end.set_exception(error)
             return
-        if self._held and not self._strained and len(self._asked) < self._services.limits.max_in_flight and not self._stopping:
+        if (
+            self._held
+            and not self._strained
+            and len(self._asked) < self._services.limits.max_in_flight
+            and not self._stopping
+        ):
             self._held = False
             self._wire.resume()
 

@@ -108,6 +108,7 @@ class BatchFormer(Generic[K, S]):
         tenant_of: Callable[[K], Hashable] = _nobody,
     ) -> None:
         self._max_sessions = max_sessions
+        self._quantum = max(1, min(max_sessions, _SHARED) // 4)
         self._max_turn = max_turn
         self._long_turn = long_turn
         self._tenant_of = tenant_of
@@ -117,7 +118,7 @@ class BatchFormer(Generic[K, S]):
         self._latest: _Tenant[K] = _Tenant(None)  # most often the next step's, too
         # Tenants with something ready, the first being the next to take its turns.
         self._rounds: tuple[deque[_Tenant[K]], deque[_Tenant[K]]] = (deque(), deque())
-        self._alone: Hashable = None
+        self._alone: Hashable = None  # who had the latest batch to itself
         self._shared_until = float("-inf")
         self._in_flight: set[Lane] = set()
         self.waiting = 0
@@ -209,16 +210,19 @@ class BatchFormer(Generic[K, S]):
 
     def _form(self, lane: Lane, now: float) -> Batch[K, S]:
         tenants = self._rounds[lane]
-        if len(tenants) > 1 or tenants[0].name != self._alone:
-            self._shared_until = now + _SHARED_S if self._alone is not None else now
-            self._alone = tenants[0].name
+        if len(tenants) > 1:
+            self._shared_until = now + _SHARED_S
+        elif (name := tenants[0].name) != self._alone:
+            if self._alone is not None:
+                self._shared_until = now + _SHARED_S
+            self._alone = name
         room = self._max_sessions if now >= self._shared_until else min(self._max_sessions, _SHARED)
         batch: Batch[K, S] = Batch(lane, [])
         waiting = self.waiting
         while tenants and len(batch.turns) < room:
             tenant = tenants[0]
             if tenant.credit <= 0:
-                tenant.credit += self._max_turn
+                tenant.credit += self._quantum
             self._take_turns(tenant, room, now, batch)
             if not tenant.ready[lane]:
                 tenants.popleft()
