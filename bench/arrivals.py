@@ -40,7 +40,11 @@ OnAnswered = Callable[["Line", Answered], None]
 
 
 class Line(asyncio.Protocol):
-    """A connection. `owed` is the count of messages without an answer; `failed` says what went wrong, if anything."""
+    """A connection.
+
+    `owed` is the count of messages without an answer; `failed` says what went wrong, if anything; `ended` is set when
+    nothing more is to be expected of it.
+    """
 
     def __init__(self, on_answered: OnAnswered, *, greeted: bool = False) -> None:
         self._on_answered = on_answered
@@ -50,6 +54,8 @@ class Line(asyncio.Protocol):
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport
         self._upgraded = False
+        self._settled: asyncio.Future[None] | None = None
+        self.ended = asyncio.Event()
         self.closed = False
         self.failed: str | None = None
 
@@ -69,6 +75,12 @@ class Line(asyncio.Protocol):
         self._due.extend(due_ns)
         self._transport.write(b"".join(messages))
 
+    async def settled(self) -> None:
+        """Return when nothing is owed any more."""
+        while self._due and not self.ended.is_set():
+            self._settled = asyncio.get_running_loop().create_future()
+            await self._settled
+
     def close(self) -> None:
         self._transport.close()
 
@@ -80,15 +92,27 @@ class Line(asyncio.Protocol):
         refused = body.count(OVERLOADED) if refused < 0 else refused
         if not taken + refused or not self._due:
             self.failed = f"an answer is not as it should be: {body[:300]!r}"
+            self._end()
             return
         self._on_answered(self, Answered(self._due.popleft(), taken, refused))
+        if self._settled is not None and not self._due:
+            self._settle()
 
     def _connected(self) -> None:
         if not self._ready.done():  # nobody may be waiting any more
             self._ready.set_result(None)
 
+    def _settle(self) -> None:
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+
+    def _end(self) -> None:
+        self.ended.set()
+        self._settle()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._end()
         if not self._ready.done():
             self._ready.set_exception(ConnectionError(f"the server closed the connection: {self._buffer[:300]!r}"))
         elif self._due and self.failed is None:
@@ -128,6 +152,7 @@ class SocketLine(Line):
     def _take(self, first: int, content: bytes) -> None:
         if first == _CLOSE:
             self.closed = True
+            self._end()
         elif first == _TEXT and self._greetings:
             self._greetings -= 1
             self._connected()

@@ -110,8 +110,8 @@ def conveyor(
 ) -> Iterator[Server]:
     """Run the service, on a model of the usual place in its repository (``<repository>/<name>/<version>/``).
 
-    Unless it `refuses` what would wait too long, as it does by default, it takes whatever a closed loop sends: that never
-    sends more than it gets answered.
+    Unless it `refuses` what would wait too long, as it does by default, it takes whatever a closed loop sends: that
+    never sends more than it gets answered.
     """
     port = free_port()
     command = [sys.executable, "-m", "service", "serve", f"--port={port}", f"--workers={workers}"]

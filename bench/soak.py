@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ SENSORS = 600
 LIFE_S = 30.0
 TTL_S = 15
 TICK_S = 0.005
+ANSWER_S = 10.0
 AGAIN_S = 1.0
 """After which a sensor comes back whose connection was cut."""
 SAMPLES = 600
@@ -100,11 +102,11 @@ class Sensor:
         try:
             await line.connect(self._soaking.url, self._path)
             self.line = line
-            while time.monotonic() < until and not line.closed and line.failed is None:
-                await asyncio.sleep(0.1)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(line.ended.wait(), until - time.monotonic())
             self.line = None
-            if time.monotonic() >= until:
-                await self._answers(line)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(line.settled(), ANSWER_S)
         except (OSError, TimeoutError):
             line.closed = True
         if line.closed or line.failed:
@@ -112,10 +114,6 @@ class Sensor:
             self._soaking.reasons.add(line.failed or "closed")
             await asyncio.sleep(AGAIN_S)
         line.close()
-
-    async def _answers(self, line: SocketLine) -> None:
-        while line.owed and not line.closed and line.failed is None:
-            await asyncio.sleep(0.01)
 
 
 class Soaking:
@@ -212,10 +210,8 @@ def soak(
     (results / "soak.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     write_chart([(name, [(s.at_s / 60, read(s)) for s in samples]) for name, read in QUANTITIES.items()], results)
     last = samples[-1]
-    print(
-        f"{minutes:g} min at {load * carried:,.0f} of {carried:,.0f} steps/s: {last.taken:,} steps taken, "
-        f"{last.refused:,} refused, {last.opened:,} sessions opened, {last.reconnected:,} reconnections, {last.cut} cuts"
-    )
+    print(f"{minutes:g} min at {load * carried:,.0f} of {carried:,.0f} steps/s: {last.taken:,} steps taken,")
+    print(f"{last.refused:,} refused; {last.opened:,} sessions, {last.reconnected:,} reconnections, {last.cut} cuts")
     for slope in found.slopes:
         print(f"{slope.quantity}: {slope.mean:,.1f}, over the second half {100 * slope.rise:+.2f} %")
     for reason in sorted(soaking.reasons):

@@ -53,7 +53,7 @@ class Engine:
         *,
         max_batch: int = 256,
         max_queue: int = 8192,
-        max_wait_s: float = 0.015,
+        max_wait_s: float = 0.01,
         cache_sessions: int = 20_000,
         step_timeout_s: float = 10.0,
         clock: Clock = time.monotonic,

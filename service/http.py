@@ -11,11 +11,12 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
 from service.api.problems import problem_response
 from service.core.access import ANYBODY
 from service.core.errors import Overloaded
 from service.engine import Engine
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _STATUS_LINE = b"HTTP/1.1 "
 _LENGTH = b"\r\ncontent-length: "
@@ -96,7 +97,7 @@ def is_plain_step(data: bytes) -> bool:
 def _turned_away(refusal: Overloaded) -> bytes:
     response = problem_response(refusal)
     headers = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return b"HTTP/1.1 %d Too Many Requests\r\n%b\r\n%b" % (response.status_code, headers, response.body)
+    return b"HTTP/1.1 %d Too Many Requests\r\n%b\r\n%b" % (response.status_code, headers, bytes(response.body))
 
 
 class _Cork:

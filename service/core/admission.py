@@ -4,9 +4,9 @@ A pure state machine that is handed the time. What matters to a client is not ho
 will. So the limit is the work that a process gets done in `max_wait_s`, by what its latest large batches cost it in
 processor time. (Not by the clock: while Redis is slow the process has nothing to do, and may as well take more.)
 
-A burst is no overload: a thousand sensors that speak at the full hour are answered within a tenth of a second, and none
-is helped by a refusal. Only a queue that stays beyond the limit for `_PATIENCE_S` is one that will not go away by itself.
-From then on the limit holds, until it has not been reached for `_CALM_S`.
+A burst is no overload: a thousand sensors that speak at the full hour are answered within a tenth of a second, and
+none is helped by a refusal. Only a queue that stays beyond the limit for `_PATIENCE_S` is one that will not go away by
+itself. From then on the limit holds, until it has not been reached for `_CALM_S`.
 """
 
 from random import Random
@@ -67,8 +67,8 @@ class Admission:
     def refused(self, steps: int, now: float) -> float:
         """Say that steps were refused; return after how many seconds to send the next one again that is.
 
-        That is about what it would take to serve all that was refused within a second. At twice what can be carried that is
-        a second, at a tenth too much a tenth of one.
+        That is about what it would take to serve all that was refused within a second. At twice what can be carried
+        that is a second, at a tenth too much a tenth of one.
         """
         self._reached_at = now
         if now - self._window_began > _WINDOW_S:

@@ -4,8 +4,8 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 
 - Within a session, steps keep their order, and at most one turn of it is in flight.
 - A turn takes as many consecutive steps of its session as `max_turn` timesteps allow, and at least one.
-- Sessions of a tenant take turns in the order in which they became ready. One that has more to do goes to the end of the
-  line after each turn, so nobody starves.
+- Sessions of a tenant take turns in the order in which they became ready. One that has more to do goes to the end of
+  the line after each turn, so nobody starves.
 - Tenants take turns, too: deficit round robin, counted in timesteps. One that has thousands of sessions ready takes no
   place in a batch from one that has a few. While several tenants are about, batches are smaller, because a step that
   has just missed a batch has to wait for the end of it.
