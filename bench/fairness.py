@@ -29,6 +29,8 @@ FLOODER, MODEST = "flooder", "modest"
 SESSIONS = 2000
 MODEST_SESSIONS = 50
 MODEST_RATE = 200.0
+WARM_UP_S = 1.0
+"""A flood is a burst at first, see `service.core.admission`."""
 TICK_S = 0.0005
 PEAK_RATE = 100_000.0
 """More than any engine on one core carries."""
@@ -53,10 +55,12 @@ class Traffic:
         self._rate = rate
         self._latencies: list[int] = []
         self._refused = self._sent = 0
+        self._counted_from = 0.0
         self._random = random.Random(3)
 
     async def run(self, seconds: float) -> Found:
-        started = due = time.perf_counter()
+        due = time.perf_counter()
+        self._counted_from = started = due + WARM_UP_S
         while (now := time.perf_counter()) < started + seconds:
             while due <= now:
                 self._send(due)
@@ -70,13 +74,15 @@ class Traffic:
 
     def _send(self, due: float) -> None:
         self._sent += 1
+        counts = due >= self._counted_from
         key = self._keys[self._sent % len(self._keys)]
         try:
             future = self._engine.submit(key, self._steps[self._sent % len(self._steps)])
         except Overloaded:
-            self._refused += 1
+            self._refused += counts
             return
-        future.add_done_callback(lambda _: self._latencies.append(int((time.perf_counter() - due) * 1e9)))
+        if counts:
+            future.add_done_callback(lambda _: self._latencies.append(int((time.perf_counter() - due) * 1e9)))
 
 
 async def measure(seconds: float, rounds: int) -> None:

@@ -1,7 +1,7 @@
 """More than can be carried: ``python -m bench.overload``. Results in ``results/overload.json``.
 
-For each wire, in one run on one service: the peak (an open loop of growing rate, until no more is taken), then in turns 70 %
-of it and three times of it. What is looked at are ratios of what was measured seconds apart.
+For each wire, in one run on one service: the peak (an open loop of growing rate, until no more is taken), then in turns
+70 % of it and three times of it. What is looked at are ratios of what was measured seconds apart.
 """
 
 import sys
