@@ -134,13 +134,18 @@ class BatchFormer(Generic[K, S]):
         if (name := self._tenant_of(key)) != tenant.name or not tenant.waiting:
             tenant = self._latest = self._find(name)
         line = self._lines.get(key)
+        length = step.length
         if line is None:
             self._lines[key] = [step]
-            self._make_ready(tenant, key, step)
+            lane = Lane.LONG if length > self._long_turn else Lane.SHORT
+            ready = tenant.ready[lane]
+            if not ready:
+                self._rounds[lane].append(tenant)
+            ready.append(key)
         else:
             line.append(step)
-        tenant.waiting += step.length
-        self.waiting += step.length
+        tenant.waiting += length
+        self.waiting += length
 
     def waiting_of(self, tenant: Hashable) -> int:
         """Return how many timesteps of a tenant wait."""
