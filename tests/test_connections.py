@@ -18,7 +18,7 @@ async def test_a_socket_that_has_ended_is_gone_without_a_collection() -> None:
     server = Server(Config(app, settings))
     serving = asyncio.create_task(server.serve())
     async with asyncio.timeout(60):
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0.05)
     gc.disable()
     try:
