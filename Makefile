@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check check-security format bench bench-quick bench-growth bench-peers demo-model clean
+.PHONY: help venv run test check check-security format bench bench-quick bench-growth bench-peers bench-overload bench-fairness soak \
+	demo-model clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +51,15 @@ bench-growth: .venv/development  ## Throughput against connections, batch, hidde
 
 bench-peers: .venv/bench .venv-peers/installed  ## The service against Triton and LitServe (downloads 0.5 GB)
 	$(BIN)/python -m bench.peers
+
+bench-overload: .venv/bench  ## Three times what the service can do, over REST and WebSockets (about five minutes)
+	$(BIN)/python -m bench.overload
+
+bench-fairness: .venv/bench  ## A tenant that floods beside one that does not (under a minute)
+	$(BIN)/python -m bench.fairness
+
+soak: .venv/bench  ## Half an hour of ordinary work, and what has grown by the end
+	$(BIN)/python -m bench.soak --minutes 30
 
 demo-model: .venv/development  ## Rebuild the bundled model from nothing, with one seed (a few minutes)
 	$(BIN)/python -m model_export train --demo --seed 7 --out runs/hotspot

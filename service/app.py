@@ -182,6 +182,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         DeferredObserver(observer),
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
+        max_wait_s=settings.max_wait_s,
         cache_sessions=settings.cache_sessions,
         step_timeout_s=settings.step_timeout_s,
     )

@@ -6,10 +6,13 @@ admitted ends in a result or an error, on every path. A step is answered only af
 
 import asyncio
 import time
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import structlog
 
+from service.core.admission import Admission
 from service.core.batch import BatchFormer
 from service.core.cache import LRU
 from service.core.columns import Floats
@@ -24,11 +27,23 @@ log = structlog.get_logger(__name__)
 _PASSES = 5
 """Passes of the event loop from a batch's end to the forming of the next: its answers are sent, the sockets are read,
 what they held is submitted. It is ready, and a batch formed before it would cost the same for half the sessions.
-After a batch of one session there is nobody to wait for."""
+After a batch of one session there is nobody to wait for, and with more waiting than is good there is no need to: one
+pass sends the answers."""
+
+_REFUSALS = 2
+"""Steps that may be refused for one that was taken. To refuse is work, too, and what is read is refused before what was
+taken gets its turn: without a bound, a process that is sent enough would do nothing else."""
+_FEWEST_REFUSALS = 64
+
+_ALIKE = 16
+"""Steps that are refused with one and the same error. To make one is a good part of what it costs to refuse."""
 
 
 class Engine:
-    """Advances sessions. One per process, made and used in one event loop. `clock` is monotonic, in seconds."""
+    """Advances sessions. One per process, made and used in one event loop. `clock` is monotonic, in seconds.
+
+    At most about `max_queue` timesteps wait, and no longer than about `max_wait_s`, see `service.core.admission`.
+    """
 
     def __init__(
         self,
@@ -38,20 +53,28 @@ class Engine:
         *,
         max_batch: int = 256,
         max_queue: int = 8192,
+        max_wait_s: float = 0.01,
         cache_sessions: int = 20_000,
         step_timeout_s: float = 10.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._observer = observer
-        self._max_queue = max_queue
+        self._admission = Admission(max_queue=max_queue, max_wait_s=max_wait_s)
         self._step_timeout_s = step_timeout_s
         self._clock = clock
-        self._former: BatchFormer[SessionKey, Pending] = BatchFormer(max_sessions=max_batch)
+        self._former: BatchFormer[SessionKey, Pending] = BatchFormer(
+            max_sessions=max_batch, tenant_of=attrgetter("tenant")
+        )
         self._cache: LRU[SessionKey, bytes] = LRU(cache_sessions)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump_is_due = False
+        self._busy_s = time.process_time()
+        self._refused = 0
+        self._may_refuse = _FEWEST_REFUSALS
+        self._held: list[Callable[[], None]] = []
+        self._refusal: Overloaded | None = None
         self._closed = False
 
     async def step(self, key: SessionKey, timestep: Timestep) -> Result:
@@ -65,9 +88,8 @@ class Engine:
         """
         if self._closed:
             raise self._shutting_down()
-        if self._former.waiting + timestep.length > self._max_queue:
-            self._observer.refused(Overloaded.code)
-            raise Overloaded(f"{self._former.waiting} timesteps are waiting, the limit is {self._max_queue}")
+        if self._former.waiting >= self._admission.limit and (refusal := self.refusal(key.tenant)) is not None:
+            raise refusal.with_traceback(None)
         now = self._clock()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s))
@@ -76,6 +98,53 @@ class Engine:
             self._pump_is_due = True
             self._loop.call_soon(self._pump)
         return future
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is sent to this process than it can do, so that `refusal` is worth asking."""
+        return self._former.waiting >= self._admission.limit
+
+    def refusal(self, tenant: str) -> Overloaded | None:
+        """Return why a tenant's next step is refused, or None where there is room for it.
+
+        Whoever asks before they decode a step must refuse it then: it counts as refused. Many steps may get the same
+        error. Where many tenants' steps wait, each may have its share of the queue waiting, even if the others have
+        filled it.
+        """
+        former, limit = self._former, self._admission.limit
+        if former.waiting < limit:
+            return None
+        tenants = former.tenants(tenant)
+        if tenants > 1 and former.waiting_of(tenant) < limit // tenants:
+            return None
+        if self._refused % _ALIKE == 0:
+            self._refusal = self._refuse_next()
+        self._refused += 1
+        self._may_refuse -= 1
+        return self._refusal
+
+    @property
+    def strained(self) -> bool:
+        """Whether so much has been refused that connections should be read no further for a moment, see `hold`."""
+        return self._may_refuse <= 0
+
+    def hold(self, release: Callable[[], None]) -> None:
+        """Call `release` when the batch in flight has ended, and more may be refused."""
+        self._held.append(release)
+
+    def _release(self, taken: int) -> None:
+        self._may_refuse = max(_REFUSALS * taken, _FEWEST_REFUSALS)
+        held, self._held = self._held, []
+        for release in held:
+            self._loop.call_soon(release)
+
+    def _refuse_next(self) -> Overloaded:
+        """Count the steps that were refused since the last time; return the error for the next ones."""
+        retry_after_s = self._admission.refused(self._refused, self._clock())
+        if self._refused:
+            self._observer.refused(Overloaded.code, self._refused)
+        self._refused = 0
+        return Overloaded("more is sent to this process than it can do", retry_after_s=round(retry_after_s, 2))
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model outside of any batch. See `Model.run`."""
@@ -118,7 +187,10 @@ class Engine:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        while (batch := self._former.take(self._clock())) is not None:
+        if self._refused:
+            self._refusal = self._refuse_next()
+        while (batch := self._former.take(now := self._clock())) is not None:
+            self._admission.taken(self._former.waiting, now)
             task = self._loop.create_task(self._process(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -143,5 +215,14 @@ class Engine:
                 if turn.key not in repeated:
                     refuse(turn.steps, failure, self._observer)
             self._former.done(batch, again)
+            busy_s = time.process_time()
+            self._admission.worked(batch.timesteps, busy_s - self._busy_s)
+            self._busy_s = busy_s
+            self._release(batch.timesteps)
             if not isinstance(failure, ShuttingDown):
-                self._pump_after(_PASSES if len(batch.turns) > 1 else 0)
+                self._pump_after(self._passes(batch))
+
+    def _passes(self, batch: StepBatch) -> int:
+        if len(batch.turns) < 2:
+            return 0
+        return 1 if self._admission.congested else _PASSES

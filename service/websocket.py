@@ -108,6 +108,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._unread += data
             self._read()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what holds this protocol: a connection must not have to wait for the garbage collector.
+
+        That looks at what has lived for a while so rarely (see `service.app`) that what is left of sockets which come
+        and go would fill the memory.
+        """
+        begun = self.handshake_complete  # the library says so of all that have ended
+        super().connection_lost(exc)
+        self._on_message = self._on_writable = None
+        self.conn.parser.close()
+        if begun:
+            self.scope = self.scope | {"extensions": {}}
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._on_writable is not None:

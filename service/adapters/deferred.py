@@ -38,8 +38,8 @@ class DeferredObserver:
     def conflict(self) -> None:
         self._tell(self._observer.conflict)
 
-    def refused(self, code: str) -> None:
-        self._tell(partial(self._observer.refused, code))
+    def refused(self, code: str, steps: int = 1) -> None:
+        self._tell(partial(self._observer.refused, code, steps))
 
     def _tell(self, what: Callable[[], None]) -> None:
         if not self._told:

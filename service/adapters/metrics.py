@@ -80,8 +80,8 @@ class PrometheusObserver:
     def conflict(self) -> None:
         self._conflicts.inc()
 
-    def refused(self, code: str) -> None:
-        self._refusals.labels(code).inc()
+    def refused(self, code: str, steps: int = 1) -> None:
+        self._refusals.labels(code).inc(steps)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return all metrics in Prometheus' text format, and its media type."""

@@ -55,6 +55,7 @@ class Conversation:
         self._asked: deque[Asked] = deque()
         self._awaited: asyncio.Future[Any] | None = None
         self._held = False
+        self._strained = False
         self._stopping = False
         self._dismissal: ConveyorError | None = None
         self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -116,9 +117,14 @@ class Conversation:
         except Exception as error:
             self._end.set_exception(error)
             return
+        engine = self._services.engine
         if len(self._asked) >= self._services.limits.max_in_flight:
             self._held = True
             self._wire.pause()
+        elif engine.strained:
+            self._held = self._strained = True
+            self._wire.pause()
+            engine.hold(self._relieve)
         if len(self._asked) == 1:
             self._answer()
 
@@ -131,9 +137,18 @@ class Conversation:
         except Exception as error:
             self._end.set_exception(error)
             return
-        if self._held and len(self._asked) < self._services.limits.max_in_flight and not self._stopping:
+        if (
+            self._held
+            and not self._strained
+            and len(self._asked) < self._services.limits.max_in_flight
+            and not self._stopping
+        ):
             self._held = False
             self._wire.resume()
+
+    def _relieve(self) -> None:
+        self._strained = False
+        self._answer()
 
     def _send_answers(self) -> None:
         asked = self._asked

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 
 from service.api.dependencies import Limits
-from service.api.problems import problem
-from service.core.errors import ConveyorError, InvalidRequest
+from service.api.problems import problem, refusal
+from service.core.errors import ConveyorError, InvalidRequest, Overloaded
 from service.core.session import Result, Timestep
 
 _FLOAT_BYTES = 4
@@ -134,7 +134,8 @@ def rest_answer(session_id: str, result: Result) -> dict[str, Any]:
 
 
 def rest_error(session_id: str | None, error: ConveyorError) -> dict[str, Any]:
-    return {"session_id": session_id, "error": problem(error)}
+    told = refusal(error) if type(error) is Overloaded else problem(error)
+    return {"session_id": session_id, "error": told}
 
 
 def stream_answer(result: Result) -> dict[str, Any]:

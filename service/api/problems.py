@@ -1,6 +1,7 @@
 """Errors on the wire: RFC 9457 problem details, and the one table from an error to its HTTP status and close code."""
 
 import math
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -62,6 +63,12 @@ def wire_of(error: ConveyorError) -> Wire:
 def problem(error: ConveyorError) -> dict[str, Any]:
     """Return the body that tells of an error, the same on HTTP and WebSockets."""
     return _problem(wire_of(error).status, error.code, error.detail, error.fields)
+
+
+@lru_cache(maxsize=2)
+def refusal(error: errors.Overloaded) -> dict[str, Any]:
+    """Return `problem` of an error that many get."""
+    return problem(error)
 
 
 def problem_response(error: ConveyorError) -> Response:

@@ -41,9 +41,12 @@ async def step(request: Request) -> Response:
     """
     services = services_of(request)
     session_id = request.path_params["session_id"]
+    key = key_of(request, session_id)
+    if (refusal := services.engine.refusal(key.tenant)) is not None:
+        raise refusal.with_traceback(None)
     sent, wanted = of_request(request.scope["headers"])
     timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
-    result = await submitter(request)(key_of(request, session_id), timestep)
+    result = await submitter(request)(key, timestep)
     return _response(wanted, rest_answer(session_id, result))
 
 
@@ -65,6 +68,8 @@ def start(services: Services, submit: Submit, tenant: str, step: Addressed | Mal
     """Submit a step of a message that carries many, for a session of `tenant`."""
     if isinstance(step, Malformed):
         return step.error
+    if (refusal := services.engine.refusal(tenant)) is not None:
+        return refusal
     try:
         return submit(SessionKey(tenant, step.session_id), step.timestep(services.limits))
     except ConveyorError as error:

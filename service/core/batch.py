@@ -4,8 +4,11 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 
 - Within a session, steps keep their order, and at most one turn of it is in flight.
 - A turn takes as many consecutive steps of its session as `max_turn` timesteps allow, and at least one.
-- Sessions take turns in the order in which they became ready. One that has more to do goes to the end of the line
-  after each turn, so nobody starves.
+- Sessions of a tenant take turns in the order in which they became ready. One that has more to do goes to the end of
+  the line after each turn, so nobody starves.
+- Tenants take turns, too: deficit round robin, counted in timesteps. One that has thousands of sessions ready takes no
+  place in a batch from one that has a few. While several tenants are about, batches are smaller, because a step that
+  has just missed a batch has to wait for the end of it.
 - A step that is `alone` shares its turn with no other.
 - Steps that are too late take no place in a batch.
 - Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
@@ -13,7 +16,7 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
@@ -54,23 +57,69 @@ class Turn(Generic[K, S]):
 
 @dataclass(slots=True)
 class Batch(Generic[K, S]):
-    """Turns of distinct sessions that are run together, and the steps that were found too late to run."""
+    """Turns of distinct sessions that are run together, and the steps that were found too late to run.
+
+    `timesteps` is how many were taken out of the queue, those too late among them.
+    """
 
     lane: Lane
     turns: list[Turn[K, S]]
     expired: list[S] = field(default_factory=list)
+    timesteps: int = 0
+
+
+_SHARED = 64
+"""Turns in a batch while several tenants are about. Beyond so many, a batch gains little by growing."""
+_SHARED_S = 1.0
+"""How long a tenant that was seen is expected to come again, in seconds."""
+
+
+class _Tenant(Generic[K]):
+    """A tenant of which something waits: its sessions that are ready, by lane, and its waiting timesteps.
+
+    `credit` is what it may still take, in timesteps, before it is another's turn.
+    """
+
+    __slots__ = ("credit", "name", "ready", "waiting")
+
+    def __init__(self, name: Hashable) -> None:
+        self.name = name
+        self.ready: tuple[deque[K], deque[K]] = (deque(), deque())
+        self.waiting = 0
+        self.credit = 0
+
+
+def _nobody(_key: Hashable) -> Hashable:
+    return None
 
 
 class BatchFormer(Generic[K, S]):
-    """See the module. `waiting` is the count of timesteps that were added and not yet taken."""
+    """See the module. `waiting` is the count of timesteps that were added and not yet taken.
 
-    def __init__(self, *, max_sessions: int, max_turn: int = 64, long_turn: int = 64) -> None:
+    `tenant_of` tells whose a session is; without it, all are one tenant's.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_sessions: int,
+        max_turn: int = 64,
+        long_turn: int = 64,
+        tenant_of: Callable[[K], Hashable] = _nobody,
+    ) -> None:
         self._max_sessions = max_sessions
+        self._quantum = max(1, min(max_sessions, _SHARED) // 4)
         self._max_turn = max_turn
         self._long_turn = long_turn
+        self._tenant_of = tenant_of
         # A session's waiting steps. It has a line, if an empty one, as long as a turn of it is in flight.
         self._lines: dict[K, list[S]] = {}
-        self._ready: list[deque[K]] = [deque() for _ in Lane]
+        self._tenants: dict[Hashable, _Tenant[K]] = {}
+        self._latest: _Tenant[K] = _Tenant(None)  # most often the next step's, too
+        # Tenants with something ready, the first being the next to take its turns.
+        self._rounds: tuple[deque[_Tenant[K]], deque[_Tenant[K]]] = (deque(), deque())
+        self._alone: Hashable = None  # who had the latest batch to itself
+        self._shared_until = float("-inf")
         self._in_flight: set[Lane] = set()
         self.waiting = 0
 
@@ -81,18 +130,36 @@ class BatchFormer(Generic[K, S]):
 
     def add(self, key: K, step: S) -> None:
         """Put a step behind the session's others."""
+        tenant = self._latest
+        if (name := self._tenant_of(key)) != tenant.name or not tenant.waiting:
+            tenant = self._latest = self._find(name)
         line = self._lines.get(key)
+        length = step.length
         if line is None:
             self._lines[key] = [step]
-            self._ready[self._lane(step)].append(key)
+            lane = Lane.LONG if length > self._long_turn else Lane.SHORT
+            ready = tenant.ready[lane]
+            if not ready:
+                self._rounds[lane].append(tenant)
+            ready.append(key)
         else:
             line.append(step)
-        self.waiting += step.length
+        tenant.waiting += length
+        self.waiting += length
+
+    def waiting_of(self, tenant: Hashable) -> int:
+        """Return how many timesteps of a tenant wait."""
+        found = self._tenants.get(tenant)
+        return 0 if found is None else found.waiting
+
+    def tenants(self, tenant: Hashable) -> int:
+        """Return how many tenants have something waiting, this one counted as one of them."""
+        return len(self._tenants) + (tenant not in self._tenants)
 
     def take(self, now: float) -> Batch[K, S] | None:
         """Form a batch from what is ready, or return None where nothing is or all lanes are in flight."""
         for lane in Lane:
-            if self._ready[lane] and lane not in self._in_flight:
+            if self._rounds[lane] and lane not in self._in_flight:
                 self._in_flight.add(lane)
                 return self._form(lane, now)
         return None
@@ -105,8 +172,10 @@ class BatchFormer(Generic[K, S]):
         """Forget all that waits, and return it. Nothing may be in flight."""
         waiting = self.steps()
         self._lines.clear()
-        for ready in self._ready:
-            ready.clear()
+        self._tenants.clear()
+        for each in self._rounds:
+            each.clear()
+        self._latest = _Tenant(None)
         self.waiting = 0
         return waiting
 
@@ -118,23 +187,71 @@ class BatchFormer(Generic[K, S]):
             line = self._lines[turn.key]
             if (repeat := repeated.get(turn.key)) is not None:
                 line[:0] = repeat.steps
-                self.waiting += sum(step.length for step in repeat.steps)
-                self._ready[self._lane(line[0])].appendleft(turn.key)
+                length = sum(step.length for step in repeat.steps)
+                tenant = self._find(self._tenant_of(turn.key))
+                tenant.waiting += length
+                self.waiting += length
+                self._make_ready(tenant, turn.key, line[0], first=True)
             elif line:
-                self._ready[self._lane(line[0])].append(turn.key)
+                self._make_ready(self._find(self._tenant_of(turn.key)), turn.key, line[0])
             else:
                 del self._lines[turn.key]
 
+    def _find(self, name: Hashable) -> _Tenant[K]:
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            tenant = self._tenants[name] = _Tenant(name)
+        return tenant
+
+    def _make_ready(self, tenant: _Tenant[K], key: K, step: S, *, first: bool = False) -> None:
+        lane = Lane.LONG if step.length > self._long_turn else Lane.SHORT
+        ready = tenant.ready[lane]
+        if not ready:
+            self._rounds[lane].append(tenant)
+        if first:
+            ready.appendleft(key)
+        else:
+            ready.append(key)
+
     def _form(self, lane: Lane, now: float) -> Batch[K, S]:
-        ready = self._ready[lane]
+        tenants = self._rounds[lane]
+        if len(tenants) > 1:
+            self._shared_until = now + _SHARED_S
+        elif (name := tenants[0].name) != self._alone:
+            if self._alone is not None:
+                self._shared_until = now + _SHARED_S
+            self._alone = name
+        room = self._max_sessions if now >= self._shared_until else min(self._max_sessions, _SHARED)
         batch: Batch[K, S] = Batch(lane, [])
-        while ready and len(batch.turns) < self._max_sessions:
+        waiting = self.waiting
+        while tenants and len(batch.turns) < room:
+            tenant = tenants[0]
+            if tenant.credit <= 0:
+                tenant.credit += self._quantum
+            self._take_turns(tenant, room, now, batch)
+            if not tenant.ready[lane]:
+                tenants.popleft()
+                tenant.credit = 0
+                if not tenant.waiting:
+                    del self._tenants[tenant.name]
+            elif tenant.credit <= 0:
+                tenants.rotate(-1)
+        batch.timesteps = waiting - self.waiting
+        return batch
+
+    def _take_turns(self, tenant: _Tenant[K], room: int, now: float, batch: Batch[K, S]) -> None:
+        """Let a tenant take turns while it has credit."""
+        ready = tenant.ready[batch.lane]
+        while ready and tenant.credit > 0 and len(batch.turns) < room:
             key = ready.popleft()
+            waiting = self.waiting
             if steps := self._next_steps(self._lines[key], now, batch.expired):
                 batch.turns.append(Turn(key, steps))
             else:
                 del self._lines[key]
-        return batch
+            gone = waiting - self.waiting
+            tenant.waiting -= gone
+            tenant.credit -= gone
 
     def _next_steps(self, line: list[S], now: float, expired: list[S]) -> list[S]:
         taken: list[S] = []
@@ -151,6 +268,3 @@ class BatchFormer(Generic[K, S]):
             gone += 1
         del line[:gone]
         return taken
-
-    def _lane(self, first: S) -> Lane:
-        return Lane.LONG if first.length > self._long_turn else Lane.SHORT

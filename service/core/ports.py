@@ -164,5 +164,5 @@ class Observer(Protocol):
     def conflict(self) -> None:
         """A commit lost against another writer's and is made anew."""
 
-    def refused(self, code: str) -> None:
-        """A step ended in an error."""
+    def refused(self, code: str, steps: int = 1) -> None:
+        """Steps ended in an error."""

@@ -1,0 +1,173 @@
+"""More than can be carried: ``python -m bench.overload``. Results in ``results/overload.json``.
+
+For each wire, in one run on one service: the peak (an open loop of growing rate, until no more is taken), then in turns
+70 % of it and three times of it. What is looked at are ratios of what was measured seconds apart.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine, population
+from bench.measure import run_beside
+from bench.openloop import OpenJob, OpenLoad
+from bench.reference import rows
+from bench.report import WIDTH
+from bench.scenarios import CONVEYOR, Wire
+from bench.servers import Servers, running
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PREFIX = "over"
+SESSIONS = 4096
+FIRST_RATE = 2000.0
+GROWTH = 1.25
+CALM, TIMES = 0.7, 3.0
+_DRAIN_S = 30
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A way to send. `steps` go in one message."""
+
+    title: str
+    wire: Wire
+    connections: int
+    steps: int = 1
+
+
+KINDS = {
+    "rest": Kind("REST, 1024 connections", "http", 1024),
+    "sockets": Kind("WS /v1/stream, 64 sockets", "websocket", 64),
+    "frames": Kind("WS /v1/stream, 64 sockets, 16 sessions a frame", "websocket", 64, steps=16),
+}
+
+
+class Point(msgspec.Struct, frozen=True):
+    """What became of a rate, in steps/s, that was offered."""
+
+    rate: float
+    load: OpenLoad
+
+    @property
+    def taken_per_s(self) -> float:
+        return self.load.taken / self.load.seconds
+
+
+class Overload(msgspec.Struct, frozen=True):
+    """All points of one kind; those of `calm` and `over` were measured in turns."""
+
+    kind: str
+    peak_per_s: float
+    sweep: list[Point]
+    calm: list[Point]
+    over: list[Point]
+
+
+class Run(msgspec.Struct, frozen=True):
+    command: str
+    machine: dict[str, str]
+    found: list[Overload]
+
+
+def offer(kind: Kind, servers: Servers, rate: float, seconds: float) -> Point:
+    """Offer `rate` steps a second for so long."""
+    server = servers.subjects[CONVEYOR]
+    job = OpenJob(
+        wire=kind.wire,
+        url=server.url,
+        prefix=PREFIX,
+        sessions=SESSIONS,
+        connections=kind.connections,
+        rate=rate / kind.steps,
+        warm_up_s=1.0,
+        seconds=seconds,
+        rows=rows(),
+        server_pid=server.pid,
+        redis_pid=servers.redis.pid,
+        steps=kind.steps,
+    )
+    return Point(rate, run_beside("bench.openloop", job, OpenLoad, seconds + _DRAIN_S))
+
+
+def _sweep(kind: Kind, servers: Servers, seconds: float) -> Iterator[Point]:
+    """Offer more and more, until a quarter more was twice no gain."""
+    rate, best, without_gain = FIRST_RATE, 0.0, 0
+    while without_gain < 2:
+        point = offer(kind, servers, rate, seconds)
+        yield point
+        without_gain = 0 if point.taken_per_s > 1.02 * best else without_gain + 1
+        best = max(best, point.taken_per_s)
+        rate *= GROWTH
+
+
+def overload(
+    only: Annotated[str, typer.Option(help=f"Some of {', '.join(KINDS)}, separated by commas.")] = ",".join(KINDS),
+    rounds: Annotated[int, typer.Option(help="How often 70 % and three times are measured, in turns.")] = 3,
+    seconds: Annotated[float, typer.Option(help="How long each rate is offered.")] = 3.0,
+    results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
+) -> None:
+    """Send more than the service can do, and see what becomes of it."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    found = []
+    with running((CONVEYOR,), refuses=True) as servers:
+        population.fill(servers.redis, PREFIX, SESSIONS)
+        for name in only.split(","):
+            kind = KINDS[name]
+            sweep = list(_sweep(kind, servers, seconds))
+            peak = max(point.taken_per_s for point in sweep)
+            calm, over = [], []
+            for _ in range(rounds):
+                calm.append(offer(kind, servers, CALM * peak, seconds))
+                over.append(offer(kind, servers, TIMES * peak, seconds))
+            found.append(Overload(kind.title, peak, sweep, calm, over))
+            _print(found[-1], console)
+        run = Run(" ".join(["python -m bench.overload", *sys.argv[1:]]), machine.describe(servers.redis.binary), found)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "overload.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
+    console.print(f"written: {results / 'overload.json'}")
+
+
+def _print(found: Overload, console: Console) -> None:
+    columns = ("offered/s", "taken/s", "refused/s", "p50 ms", "p99 ms", "refused p50", "p99", "unsent", "CPU", "MiB")
+    table = Table(*columns, title=found.kind, title_justify="left")
+    for column in table.columns:
+        column.justify = "right"
+    for point in [*found.sweep, *found.calm, *found.over]:
+        load = point.load
+        table.add_row(
+            f"{load.offered / load.seconds:,.0f}",
+            f"{point.taken_per_s:,.0f}",
+            f"{load.refused / load.seconds:,.0f}",
+            f"{load.p50_ms:.1f}",
+            f"{load.p99_ms:.1f}",
+            f"{load.refused_p50_ms:.1f}",
+            f"{load.refused_p99_ms:.1f}",
+            f"{load.unsent:,}",
+            f"{load.cpu_s['server'] / load.seconds:.0%}",
+            f"{load.rss_bytes['server'] / 2**20:.0f}",
+        )
+    console.print(table)
+    kept = [point.taken_per_s / found.peak_per_s for point in found.over]
+    # On a machine that is shared, what a second of processor time gave tells more than what a second gave.
+    per_cpu = [point.load.taken / point.load.cpu_s["server"] for point in found.over]
+    best_per_cpu = max(point.load.taken / point.load.cpu_s["server"] for point in found.sweep)
+    slower = [over.load.p99_ms / calm.load.p99_ms for calm, over in zip(found.calm, found.over, strict=True)]
+    console.print(f"throughput at {TIMES:g} times / peak: {_spread(kept)} (bar: 0.9)")
+    console.print(f"the same per second of processor time: {_spread([each / best_per_cpu for each in per_cpu])}")
+    console.print(f"p99 at {TIMES:g} times / at {CALM:.0%}: {_spread(slower)} (bar: 5)")
+    answered = [(p.load.taken + p.load.refused) / max(p.load.offered, 1) for p in found.over]
+    console.print(f"answered at {TIMES:g} times, one way or the other: {_spread(answered)}\n")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    typer.run(overload)
