@@ -12,7 +12,7 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
 from service.adapters.redis_binary import major_version
-from tests.process import Server, free_port, wait_until
+from tests.process import Server, ServerFailed, free_port, wait_until
 from tests.servers import RedisServer, redis_command
 
 READY_WITHIN_S = 20.0
@@ -253,12 +253,27 @@ def cluster_deployment(
     binary: Path | str | None = None, *, masters: int = 3, replicas: bool = True, **options: Any
 ) -> Iterator[ClusterDeployment]:
     with ExitStack() as stack:
-        nodes = [ClusterNode(binary, **options) for _ in range(masters * (2 if replicas else 1))]
-        for node in nodes:
-            stack.callback(node.close)
-            node.start(wait=False)
-        for node in nodes:
-            node.wait_ready(READY_WITHIN_S)
+        nodes = _start_nodes(binary, masters * (2 if replicas else 1), options, stack)
         deployment = ClusterDeployment(nodes)
         deployment._assemble(masters)
         yield deployment
+
+
+def _start_nodes(
+    binary: Path | str | None, count: int, options: dict[str, Any], stack: ExitStack, attempts: int = 3
+) -> list[ClusterNode]:
+    """Start nodes, which `stack` ends. A port that was free may be taken by the time: then with others."""
+    nodes = [ClusterNode(binary, **options) for _ in range(count)]
+    for node in nodes:
+        stack.callback(node.close)
+        node.start(wait=False)
+    try:
+        for node in nodes:
+            node.wait_ready(READY_WITHIN_S)
+    except ServerFailed:
+        for node in nodes:
+            node.close()
+        if attempts == 1:
+            raise
+        return _start_nodes(binary, count, options, stack, attempts - 1)
+    return nodes

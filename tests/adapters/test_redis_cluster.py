@@ -16,14 +16,14 @@ from service.core.record import VERSION_SLICE
 from service.core.session import SessionKey
 from tests.contracts.test_store import session
 from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment
-from tests.servers import RedisServer, redis_binaries
+from tests.servers import RedisServer
 
 KEYS = [SessionKey("cluster", str(i)) for i in range(40)]
 
 
-@pytest.fixture(scope="module", params=redis_binaries(), ids=lambda found: found[0])
-def deployment(request: pytest.FixtureRequest) -> Iterator[ClusterDeployment]:
-    with cluster_deployment(request.param[1], masters=3, replicas=False) as deployment:
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[ClusterDeployment]:
+    with cluster_deployment(masters=3, replicas=False) as deployment:
         yield deployment
 
 

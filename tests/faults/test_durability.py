@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.adapters.redis_binary import major_version
 from service.adapters.redis_cluster_store import RedisClusterStore
+from service.adapters.redis_durability import knows_waitaof
 from service.adapters.redis_link import NotConfirmed
 from service.adapters.redis_store import RedisStore
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
@@ -20,7 +20,7 @@ from tests.chaos.checker import Terms
 from tests.chaos.siege import besiege
 from tests.contracts.test_store import session
 from tests.redis_deployments import cluster_deployment, is_level, replicated
-from tests.servers import ConveyorServer, RedisServer, ServerFailed, redis_binaries, wait_until
+from tests.servers import ConveyorServer, RedisServer, ServerFailed, redis_binaries, redis_command, wait_until
 from tests.streaming_client import open_session, reading
 
 KEY = SessionKey("durability", "pump")
@@ -93,8 +93,8 @@ async def test_what_was_refused_is_not_in_doubt(pair: tuple[RedisServer, RedisSe
     await store.close()
 
 
-def test_a_step_that_was_not_confirmed_is_answered_when_it_is_sent_again(binary: Path) -> None:
-    with replicated(binary=binary) as (master, replica):
+def test_a_step_that_was_not_confirmed_is_answered_when_it_is_sent_again() -> None:
+    with replicated() as (master, replica):
         settings = {"redis_url": master.url, "durability": "replica", "store_timeout_s": 1}
         with ConveyorServer(**settings) as service, httpx.Client(base_url=service.url, timeout=20) as http:
             assert "durability replica (WAIT)" in http.get("/readyz").json()["store"]
@@ -114,9 +114,8 @@ def test_a_step_that_was_not_confirmed_is_answered_when_it_is_sent_again(binary:
             assert "has no replica" in http.get("/readyz").json()["store"]
 
 
-async def test_with_durability_aof_a_killed_redis_has_lost_nothing(binary: Path) -> None:
-    options = {"appendonly": "yes", "appendfsync": "always"}
-    with RedisServer(binary, **options) as redis:
+async def test_with_durability_aof_a_killed_redis_has_lost_nothing() -> None:
+    with RedisServer(appendonly="yes", appendfsync="always") as redis:
 
         async def harm() -> None:
             for _ in range(2):
@@ -143,13 +142,17 @@ def refusal(**settings: object) -> str:
     return " ".join(str(failed.value).split())
 
 
-def test_a_durability_that_cannot_be_had_ends_the_start(binary: Path) -> None:
-    with RedisServer(binary, appendonly="yes", appendfsync="everysec") as redis:
+def version(redis: RedisServer) -> str:
+    return str(redis_command(redis.url, "INFO", "server")["redis_version"])
+
+
+def test_a_durability_that_cannot_be_had_ends_the_start() -> None:
+    with RedisServer(appendonly="yes", appendfsync="everysec") as redis:
         assert "has no replica; connect one" in refusal(redis_url=redis.url, durability="replica")
-        if major_version(binary) < 7 or "redis" in binary.name:
+        if not knows_waitaof({"redis_version": version(redis)}):
             why = refusal(redis_url=redis.url, durability="aof")
             assert "has no WAITAOF (7.2 has), and has appendfsync everysec; set appendfsync always" in why
-    with RedisServer(binary) as redis:
+    with RedisServer() as redis:
         assert "keeps no append-only file" in refusal(redis_url=redis.url, durability="aof")
 
 
