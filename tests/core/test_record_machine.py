@@ -145,8 +145,7 @@ def test_of_tampered_bytes_nothing_is_believed_that_no_session_says(content: byt
     believable = record.all_finite([content])
     try:
         session = record.decode(content)
-    except InvalidRecord as error:
-        assert str(error)
+    except InvalidRecord:
         return
     assert record.encode(session) == content
     assert record.kind_of(record.encode(session)) == kind

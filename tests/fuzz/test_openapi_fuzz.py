@@ -1,7 +1,7 @@
 """Requests made from the OpenAPI document, valid ones and such as violate it: schemathesis against a running service.
 
-Every answer has a status, a media type and a form that the document declares, and none is a server error. Left to
-`tests/api` is one of the checks: that whatever the schema allows is taken. It cannot say how wide a model's timestep is.
+Every answer has a status, a media type and a form that the document declares, and none is a server error. One check is
+left to `tests/api`: that whatever the schema allows is taken. It cannot say how wide a model's timestep is.
 """
 
 import zlib
