@@ -280,7 +280,7 @@ def test_in_memory_every_step_ends_and_counts_once(accumulating: Model) -> None:
             return MemoryStore()
 
     with capture_logs():  # each defect of the store is logged with a traceback
-        run_state_machine_as_test(InMemory, settings=examples(50, steps=40))
+        run_state_machine_as_test(InMemory, settings=examples(60, steps=40))
 
 
 def test_in_redis_every_step_ends_and_counts_once(accumulating: Model, redis: RedisServer) -> None:
@@ -291,4 +291,4 @@ def test_in_redis_every_step_ends_and_counts_once(accumulating: Model, redis: Re
             return RedisStore(redis.url)
 
     with capture_logs():
-        run_state_machine_as_test(InRedis, settings=examples(20, steps=30))
+        run_state_machine_as_test(InRedis, settings=examples(12, steps=25))
