@@ -72,11 +72,13 @@ class Ran(NamedTuple):
     outputs: Mapping[str, Floats]
     row: int
 
-    def answer(self) -> None:
-        """Give the turn's steps what they asked for."""
+    def answer(self, observer: Observer) -> None:
+        """Give the turn's steps what they asked for, or tell them why not."""
         (turn, _, _, plan), _, before, outputs, row = self
         for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
             if isinstance(outcome, Window):
                 window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
                 found = {name: output[row, window] for name, output in outputs.items()}
                 step.answer(Result(before + outcome.stop, found, outcome.replayed))
+            elif isinstance(outcome, ConveyorError):
+                refuse([step], outcome, observer)

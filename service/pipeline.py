@@ -165,7 +165,7 @@ class Pipeline:
             turn = made.run.turn
             if verdict is None:
                 self._cache.put(turn.key, made.record)
-                made.answer()
+                made.answer(self._observer)
                 committed[made.run.layout.ref] += made.run.plan.length
             elif isinstance(verdict, Lost) and verdict.current is not None:
                 self._observer.conflict()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from service.core import record as records
 from service.core.cache import LRU
 from service.core.columns import Layout
-from service.core.errors import ConveyorError, SessionNotFound
+from service.core.errors import Conflict, ConveyorError, SessionNotFound
 from service.core.plan import plan, straight
 from service.core.ports import Clock, Models, Observer, StateStore
 from service.core.session import Result, SessionKey
@@ -88,7 +88,10 @@ class Planner:
         return layout
 
     def _plan_turn(self, turn: StepTurn, record: bytes, layout: Layout, groups: Groups) -> None:
-        """Plan a turn on a record that was just read, and answer the steps of it that are not run."""
+        """Plan a turn on a record that was just read, and answer the steps of it that are not run.
+
+        A conflict behind steps that are run is told when these are in the store: until then the session is not there.
+        """
         steps = [step.timestep for step in turn.steps]
         planned = straight(records.step_of(record), layout, steps)
         if planned is None:
@@ -97,7 +100,7 @@ class Planner:
                 if isinstance(outcome, Result):
                     self._observer.replayed()
                     step.answer(outcome)
-                elif isinstance(outcome, ConveyorError):
+                elif isinstance(outcome, ConveyorError) and not (planned.length and isinstance(outcome, Conflict)):
                     self._refuse([step], outcome)
         if planned.length:
             groups[layout, planned.length].append(Run(turn, layout, record, planned))

@@ -83,11 +83,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        self._held = self.read_paused = False
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
+        """Hand over what has been read, and only then read more: in place of each message many would come in."""
+        self._held = False
         if self._unread:
-            self.loop.call_soon(self._read)
+            self.loop.call_soon(self._read_on)
+        else:
+            self._read_on()
 
     def abort(self) -> None:
         """End the connection at once, whatever has not been sent yet."""
@@ -167,6 +168,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 return
         self.frames = []
         self._on_message(content)
+
+    def _read_on(self) -> None:
+        self._read()
+        if not self._held:
+            self.read_paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def _read(self) -> None:
         """Take frames while there are whole ones and somebody who wants them."""

@@ -15,6 +15,7 @@ from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.engine import Engine
 from service.sessions import Sessions
+from tests import budget as budget  # the profiles of property tests
 from tests.engines import MODELS, CountingStore
 from tests.servers import ConveyorServer, RedisServer
 

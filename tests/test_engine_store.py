@@ -14,10 +14,11 @@ from service.core.errors import (
     SessionNotFound,
     ShuttingDown,
     StepConflict,
+    StepGap,
     StoreUnavailable,
 )
 from service.core.record import encode
-from service.core.session import ModelRef, Session, Timestep
+from service.core.session import ModelRef, Result, Session, Timestep
 from service.engine import Engine
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
@@ -72,6 +73,19 @@ async def test_a_store_that_fails_fails_the_batch_and_nothing_advances(
     assert [type(result) for result in await outcomes(engine, one(1), one(2))] == [StoreUnavailable] * 2
     store.failure = None
     assert (await engine.step(key(), one(1))).step == 1
+
+
+async def test_where_a_session_is_is_not_told_before_it_is_there(
+    engine: Engine, sessions: Sessions, store: CountingStore
+) -> None:
+    """A step out of order, in one turn with a step that is run and whose write fails, fails with it."""
+    await sessions.create(key(), "hotspot")
+    store.failures = [StoreUnavailable("away")]
+    assert [type(result) for result in await outcomes(engine, one(), one(3))] == [StoreUnavailable] * 2
+    ran, gap = await outcomes(engine, one(), one(3))
+    assert isinstance(ran, Result)
+    assert isinstance(gap, StepGap)
+    assert gap.fields["current_step"] == ran.step == 1
 
 
 async def test_each_step_is_told_what_became_of_its_own_write(store: CountingStore, models: ModelRepository) -> None:

@@ -1,5 +1,6 @@
 """The OpenAPI document: what the framework finds out by itself, and what it cannot know."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -76,6 +77,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         if path.startswith("/v1"):
             for operation in operations.values():
+                _add_path_parameters(path, operation)
                 _add_problems(path, operation)
     return document
 
@@ -106,6 +108,16 @@ _TAGS = [
     {"name": "access", "description": "For web pages, which cannot say with a WebSocket who they are."},
     {"name": "health", "description": "For orchestrators and dashboards."},
 ]
+
+
+def _add_path_parameters(path: str, operation: dict[str, Any]) -> None:
+    """Declare what the framework does not see: the endpoints of thin routes take the request as it is."""
+    parameters = operation.get("parameters", [])
+    for name in re.findall(r"{(\w+)}", path):
+        if all(parameter["name"] != name for parameter in parameters):
+            parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+    if parameters:
+        operation["parameters"] = parameters
 
 
 def _add_problems(path: str, operation: dict[str, Any]) -> None:

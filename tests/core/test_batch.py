@@ -1,17 +1,8 @@
-"""The batch former against a model of what it promises, under any interleaving."""
+"""The batch former, by example; `test_batch_machine.py` tries any interleaving."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-from service.core.batch import Batch, BatchFormer, Lane
-
-KEYS = "abcde"
-TENANT = {"a": "x", "b": "x", "c": "x", "d": "y", "e": "z"}
-MAX_SESSIONS = 3
-MAX_TURN = 8
+from service.core.batch import BatchFormer
 
 
 @dataclass(frozen=True)
@@ -20,118 +11,6 @@ class Step:
     length: int = 1
     deadline: float = float("inf")
     alone: bool = False
-
-
-@dataclass
-class Promise:
-    """What a former must do, written down without any of its cleverness."""
-
-    waiting: dict[str, list[Step]] = field(default_factory=lambda: {key: [] for key in KEYS})
-    in_flight: list[Batch[str, Step]] = field(default_factory=list)
-
-    @property
-    def busy(self) -> set[str]:
-        return {turn.key for batch in self.in_flight for turn in batch.turns}
-
-
-class Former(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.former: BatchFormer[str, Step] = BatchFormer(
-            max_sessions=MAX_SESSIONS, max_turn=MAX_TURN, long_turn=MAX_TURN, tenant_of=TENANT.__getitem__
-        )
-        self.promise = Promise()
-        self.count = 0
-        self.now = 0.0
-
-    @rule(
-        key=st.sampled_from(KEYS),
-        length=st.sampled_from([1, 1, 1, 3, 20]),
-        patience=st.sampled_from([2.0, 99.0]),
-        alone=st.sampled_from([False, False, True]),
-    )
-    def add(self, key: str, length: int, patience: float, alone: bool) -> None:
-        self.count += 1
-        step = Step(self.count, length, self.now + patience, alone)
-        self.former.add(key, step)
-        self.promise.waiting[key].append(step)
-
-    @rule()
-    def time_passes(self) -> None:
-        self.now += 1
-
-    @rule()
-    def take(self) -> None:
-        ready = {key for key, steps in self.promise.waiting.items() if steps} - self.promise.busy
-        batch = self.former.take(self.now)
-        if batch is None:
-            lanes = {batch.lane for batch in self.promise.in_flight}
-            assert all(self._lane(key) in lanes for key in ready), "something was ready and a lane was free"
-            return
-        keys = [turn.key for turn in batch.turns]
-        assert len(set(keys)) == len(keys) <= MAX_SESSIONS
-        assert set(keys) <= ready, "at most one turn of a session is in flight"
-        assert all(self._lane(key) is batch.lane for key in keys)
-        taken = {step for turn in batch.turns for step in turn.steps}
-        for turn in batch.turns:
-            self._check_turn(turn.key, turn.steps, set(batch.expired))
-        for key in ready - set(keys):
-            waiting = self.promise.waiting[key]
-            self.promise.waiting[key] = [step for step in waiting if step not in batch.expired]
-            assert not self.promise.waiting[key] or waiting == self.promise.waiting[key], (
-                "who has a step to run has a turn"
-            )
-        assert {step for step in batch.expired if step.deadline >= self.now} == set()
-        assert {step for step in taken if step.deadline < self.now} == set()
-        self.promise.in_flight.append(batch)
-
-    def _check_turn(self, key: str, steps: list[Step], expired: set[Step]) -> None:
-        waiting = self.promise.waiting[key]
-        gone = [step for step in waiting if step in expired or step in steps]
-        assert gone == waiting[: len(gone)], "steps leave in the order in which they came"
-        assert [step for step in gone if step not in expired] == steps
-        assert steps, "a turn is for steps that can be run"
-        assert len(steps) == 1 or sum(step.length for step in steps) <= MAX_TURN
-        assert len(steps) == 1 or not any(step.alone for step in steps)
-        self.promise.waiting[key] = waiting[len(gone) :]
-
-    @precondition(lambda self: self.promise.in_flight)
-    @rule(data=st.data())
-    def done(self, data: st.DataObject) -> None:
-        batch = data.draw(st.sampled_from(self.promise.in_flight))
-        again = [turn for turn in batch.turns if turn.steps and data.draw(st.booleans())]
-        self.promise.in_flight.remove(batch)
-        for turn in again:
-            self.promise.waiting[turn.key] = turn.steps + self.promise.waiting[turn.key]
-        self.former.done(batch, again)
-
-    @invariant()
-    def it_counts_what_waits(self) -> None:
-        waiting = [step for steps in self.promise.waiting.values() for step in steps]
-        assert self.former.waiting == sum(step.length for step in waiting)
-        assert self.former.idle == (not waiting and not self.promise.in_flight)
-        for tenant in "xyz":
-            of_tenant = [step for key, steps in self.promise.waiting.items() if TENANT[key] == tenant for step in steps]
-            assert self.former.waiting_of(tenant) == sum(step.length for step in of_tenant)
-
-    def _lane(self, key: str) -> Lane:
-        steps = self.promise.waiting[key]
-        return Lane.LONG if steps and steps[0].length > MAX_TURN else Lane.SHORT
-
-    def teardown(self) -> None:
-        for batch in self.promise.in_flight:
-            self.former.done(batch)
-        assert sorted(self.former.steps(), key=lambda step: step.number) == sorted(
-            (step for steps in self.promise.waiting.values() for step in steps), key=lambda step: step.number
-        )
-        for _ in range(2 * self.count + 2):
-            if (batch := self.former.take(self.now)) is not None:
-                self.former.done(batch)
-        assert self.former.idle, "whatever was added comes out"
-
-
-TestFormer = Former.TestCase
-TestFormer.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 def test_a_session_with_much_to_do_waits_its_turn() -> None:

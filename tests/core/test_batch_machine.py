@@ -1,0 +1,205 @@
+"""The batch former against a model of what it promises, under any interleaving.
+
+The model knows a session's waiting steps, what is in flight and what has ended, and none of the former's cleverness.
+It holds the former to four promises: a session's steps keep their order and at most one turn of it is in flight; nobody
+starves; nothing is lost or doubled; `waiting` and `idle` are true.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count
+from operator import attrgetter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.core.batch import Batch, BatchFormer, Lane, Turn
+from service.core.session import SessionKey
+from tests.budget import examples
+
+KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "bb", "ca")]
+TENANTS = {key.tenant for key in KEYS}
+MAX_SESSIONS = 2
+MAX_TURN = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    number: int
+    length: int = 1
+    deadline: float = float("inf")
+    alone: bool = False
+
+
+class Former(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.former: BatchFormer[SessionKey, Step] = BatchFormer(
+            max_sessions=MAX_SESSIONS, max_turn=MAX_TURN, long_turn=MAX_TURN, tenant_of=attrgetter("tenant")
+        )
+        self.numbers = count(1)
+        self.waiting: dict[SessionKey, list[Step]] = {key: [] for key in KEYS}
+        self.in_flight: list[Batch[SessionKey, Step]] = []
+        self.ended: Counter[Step] = Counter()
+        self.last_taken: Counter[SessionKey] = Counter()
+        self.passed_over: Counter[SessionKey] = Counter()
+        self.repeated = 0
+        self.now = 0.0
+
+    # What happens to it
+
+    @rule(
+        key=st.sampled_from(KEYS),
+        length=st.sampled_from([1, 1, 1, 3, 20]),
+        patience=st.sampled_from([2.0, 99.0]),
+        alone=st.sampled_from([False, False, True]),
+    )
+    def add(self, key: SessionKey, length: int, patience: float, alone: bool) -> None:
+        step = Step(next(self.numbers), length, self.now + patience, alone)
+        self.former.add(key, step)
+        self.waiting[key].append(step)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.now += 1
+
+    @rule()
+    def take(self) -> None:
+        ready = {key: self._lane(key) for key, steps in self.waiting.items() if steps and key not in self._busy()}
+        batch = self.former.take(self.now)
+        if batch is None:
+            assert set(ready.values()) <= {batch.lane for batch in self.in_flight}, "something was ready, a lane free"
+            return
+        keys = [turn.key for turn in batch.turns]
+        assert len(set(keys)) == len(keys) <= MAX_SESSIONS
+        assert all(ready.get(key) is batch.lane for key in keys), "one turn of a session, and in its lane"
+        assert all(step.deadline < self.now for step in batch.expired), "who is in time is not given up"
+        self._forget(batch.expired)
+        for turn in batch.turns:
+            self._check_turn(turn)
+        self._check_fairness({key for key, lane in ready.items() if lane is batch.lane} - set(keys))
+        self.ended.update(batch.expired)
+        self.in_flight.append(batch)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.in_flight))
+        again = []
+        for turn in batch.turns:
+            # Of a turn that is made again, some steps may have been answered: those of clients that left.
+            left = [step for step in turn.steps if data.draw(st.booleans())] if data.draw(st.booleans()) else []
+            self.ended.update(step for step in turn.steps if step not in left)
+            if left:
+                again.append(Turn(turn.key, left))
+                self.waiting[turn.key] = left + self.waiting[turn.key]
+                self.last_taken[turn.key] = left[0].number - 1
+        self.repeated += len(again)
+        self.in_flight.remove(batch)
+        self.former.done(batch, again)
+
+    @precondition(lambda self: not self.in_flight)
+    @rule()
+    def abandon(self) -> None:
+        given_up = self.former.abandon()
+        assert sorted(given_up, key=_number) == self._all_waiting()
+        self._forget(given_up)
+        self.ended.update(given_up)
+
+    # What it promises
+
+    @invariant()
+    def it_counts_what_waits(self) -> None:
+        assert self.former.waiting == sum(step.length for step in self._all_waiting())
+        assert self.former.idle == (not self._all_waiting() and not self.in_flight)
+        assert sorted(self.former.steps(), key=_number) == self._all_waiting()
+        for tenant in TENANTS:
+            own = [step for key, steps in self.waiting.items() if key.tenant == tenant for step in steps]
+            assert self.former.waiting_of(tenant) == sum(step.length for step in own)
+
+    def _check_turn(self, turn: Turn[SessionKey, Step]) -> None:
+        waiting = self.waiting[turn.key]
+        assert turn.steps, "a turn is for steps that can be run"
+        assert turn.steps == waiting[: len(turn.steps)], "steps leave in the order in which they came"
+        assert turn.steps[0].number > self.last_taken[turn.key]
+        assert all(step.deadline >= self.now for step in turn.steps)
+        assert len(turn.steps) == 1 or sum(step.length for step in turn.steps) <= MAX_TURN
+        assert len(turn.steps) == 1 or not any(step.alone for step in turn.steps)
+        self.last_taken[turn.key] = turn.steps[-1].number
+        self.waiting[turn.key] = waiting[len(turn.steps) :]
+        self.passed_over[turn.key] = 0
+
+    def _check_fairness(self, left_out: set[SessionKey]) -> None:
+        """Who is ready and left out of a batch of its lane comes soon, however the others press.
+
+        All others, once for each tenant, and the turns that are made again may be before it: whatever the order is in
+        which tenants and their sessions take turns, more than that is starving.
+        """
+        for key in left_out:
+            self.passed_over[key] += 1
+            assert self.passed_over[key] <= len(KEYS) * len(TENANTS) + self.repeated, f"{key} starves"
+
+    def _busy(self) -> set[SessionKey]:
+        return {turn.key for batch in self.in_flight for turn in batch.turns}
+
+    def _lane(self, key: SessionKey) -> Lane:
+        return Lane.LONG if self.waiting[key][0].length > MAX_TURN else Lane.SHORT
+
+    def _all_waiting(self) -> list[Step]:
+        return sorted((step for steps in self.waiting.values() for step in steps), key=_number)
+
+    def _forget(self, steps: list[Step]) -> None:
+        for key, waiting in self.waiting.items():
+            self.waiting[key] = [step for step in waiting if step not in steps]
+
+    def teardown(self) -> None:
+        while self.in_flight:
+            batch = self.in_flight.pop()
+            self.ended.update(step for turn in batch.turns for step in turn.steps)
+            self.former.done(batch)
+        while (batch := self.former.take(self.now)) is not None:
+            self.ended.update([*batch.expired, *(step for turn in batch.turns for step in turn.steps)])
+            self.former.done(batch)
+        assert self.former.idle, "whatever was added comes out"
+        assert sorted(step.number for step in self.ended.elements()) == list(range(1, next(self.numbers))), (
+            "every step ended, and once"
+        )
+
+
+def _number(step: Step) -> int:
+    return step.number
+
+
+TestFormer = Former.TestCase
+TestFormer.settings = examples(200, steps=60)
+
+
+@given(
+    greedy=st.integers(1, 8),
+    backlog=st.integers(1, 30),
+    max_sessions=st.integers(1, 4),
+    arrives=st.integers(0, 20),
+)
+@examples(60)
+def test_a_flood_holds_up_a_modest_session_by_no_more_than_one_turn_of_each(
+    greedy: int, backlog: int, max_sessions: int, arrives: int
+) -> None:
+    former: BatchFormer[SessionKey, Step] = BatchFormer(max_sessions=max_sessions, max_turn=MAX_TURN)
+    numbers = count(1)
+    modest = SessionKey("modest", "only")
+    flood = [SessionKey("greedy", str(i)) for i in range(greedy)]
+    for key in flood * backlog:
+        former.add(key, Step(next(numbers)))
+    for batches in range(arrives + greedy + 1):
+        if batches == arrives:
+            former.add(modest, Step(next(numbers)))
+        batch = former.take(0.0)
+        assert batch is not None
+        if any(turn.key == modest for turn in batch.turns):
+            assert batches - arrives <= -(-greedy // max_sessions)
+            return
+        former.done(batch)
+        for turn in batch.turns:  # the flood does not abate
+            former.add(turn.key, Step(next(numbers)))
+    raise AssertionError("the modest session starves")
