@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format bench bench-quick bench-growth bench-peers demo-model clean
+.PHONY: help venv run test check format bench bench-quick bench-growth bench-peers chaos demo-model clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ bench-growth: .venv/development  ## Throughput against connections, batch, hidde
 
 bench-peers: .venv/bench .venv-peers/installed  ## The service against Triton and LitServe (downloads 0.5 GB)
 	$(BIN)/python -m bench.peers
+
+chaos: .venv/development  ## Break everything, under load, and judge what clients saw (ten minutes; SEED=1)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1)
 
 demo-model: .venv/development  ## Rebuild the bundled model from nothing, with one seed (a few minutes)
 	$(BIN)/python -m model_export train --demo --seed 7 --out runs/hotspot

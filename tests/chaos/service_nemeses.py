@@ -19,6 +19,9 @@ RESUMED = Terms(errors=frozenset({"closed_1012"}), opening_errors=frozenset({"sh
 """No step fails. A socket ends, and its client connects again; should it come to a replica that is about to leave, it
 is sent away with 1012 and connects once more."""
 
+BACK_IN_ROTATION_S = 2.2
+"""After a failure nginx leaves a replica out until more than `fail_timeout` (1 s) has passed, in whole seconds."""
+
 
 async def kill(deployment: Deployment, chance: Random) -> None:
     service = chance.choice(deployment.services)
@@ -49,11 +52,10 @@ async def kill_worker(deployment: Deployment, chance: Random) -> None:
 
 
 async def restart_all(deployment: Deployment, chance: Random) -> None:
-    """One replica after the other, each serving again before the next one's turn."""
+    """One replica after the other, each back in nginx's rotation before the next one's turn."""
     for service in deployment.services:
         await _restart(service)
-        # nginx leaves a replica that it could not reach out for a second.
-        await asyncio.sleep(chance.uniform(1.1, 1.5))
+        await asyncio.sleep(BACK_IN_ROTATION_S + chance.uniform(0, 0.3))
 
 
 async def _restart(service: ConveyorServer) -> None:
