@@ -1,4 +1,4 @@
-"""The core of ``make chaos``: a few nemeses for a moment each, and a sample of the bytes at which an exchange breaks."""
+"""The core of ``make chaos``: some nemeses for a moment each, and a sample of the bytes at which an exchange breaks."""
 
 import pytest
 
