@@ -36,10 +36,13 @@ class Channel(asyncio.Protocol):
     @classmethod
     async def open(cls, connection: AbstractConnection, timeout_s: float) -> Self:
         """Connect. Raises what the client library raises."""
-        await connection.connect()  # type: ignore[no-untyped-call]
-        stream: Any = connection._writer
-        connection._reader = connection._writer = None  # it is ours now
-        return cls(stream, timeout_s)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            stream: Any = connection._writer
+            connection._reader = connection._writer = None  # it is ours now
+            return cls(stream, timeout_s)
+        except RuntimeError as error:  # uvloop's word for a connection that was reset meanwhile
+            raise ConnectionError(f"the connection broke as it was made: {error}") from error
 
     async def exchange(self, command: bytes) -> Any:
         """Send a packed command; return the reply.

@@ -24,16 +24,18 @@ _ATTEMPTS = 20
 @dataclass(frozen=True)
 class Sweep:
     """`cuts` says what becomes of consecutive requests that contain `marker`, one after the other, in the run for one
-    position. A batch has so many `sessions`; the service remembers the records of `cached`."""
+    position. A batch has so many `sessions`; the service remembers the records of `cached`. `afresh`: it has lost its
+    connections just before."""
 
     name: str
     marker: bytes
     cuts: Callable[[int], list[Cut]]
     sessions: int = 2
     cached: int = 100
+    afresh: bool = False
 
 
-COMMIT, READ = b"EVALSHA", b"MGET"
+COMMIT, READ, GREETING = b"EVALSHA", b"MGET", b"SETINFO"
 
 SWEEPS = [
     Sweep("every byte: a commit's request", COMMIT, lambda at: [Cut("request", at)]),
@@ -41,6 +43,10 @@ SWEEPS = [
     Sweep("every byte: a commit's request, twice", COMMIT, lambda at: [Cut("request", at, reset=True)] * 2),
     Sweep("every byte: the reply to a repeated commit", COMMIT, lambda at: [Cut("reply", 0), Cut("reply", at)]),
     Sweep("every byte: a read's request, twice", READ, lambda at: [Cut("request", at)] * 2, sessions=3, cached=1),
+    Sweep(
+        "every byte: a connection's first words", GREETING, lambda at: [Cut("request", at, reset=True)] * 2, afresh=True
+    ),
+    Sweep("every byte: the reply to them", GREETING, lambda at: [Cut("reply", at, reset=True)] * 2, afresh=True),
     Sweep("every byte: a read's reply", READ, lambda at: [Cut("reply", at, reset=True)], sessions=3, cached=1),
 ]
 
@@ -64,6 +70,8 @@ class _Swept:
             return cuts.pop(0) if cuts and self._sweep.marker in request else "pass"
 
         self._proxy.fate = fate
+        if self._sweep.afresh:
+            self._proxy.reset()
         goal = self.cursors[0].at + 1
         for _ in range(_ATTEMPTS):
             if behind := [cursor for cursor in self.cursors if cursor.at < goal]:
