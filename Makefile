@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check check-security format bench bench-quick bench-growth bench-peers bench-overload bench-fairness soak \
-	demo-model clean
+.PHONY: help venv run test check check-security format chaos demo-model clean \
+	bench bench-quick bench-growth bench-peers bench-overload bench-fairness soak
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench-fairness: .venv/bench  ## A tenant that floods beside one that does not (u
 
 soak: .venv/bench  ## Half an hour of ordinary work, and what has grown by the end
 	$(BIN)/python -m bench.soak --minutes 30
+
+chaos: .venv/development  ## Break everything, under load, and judge what clients saw (ten minutes; SEED=1)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1)
 
 demo-model: .venv/development  ## Rebuild the bundled model from nothing, with one seed (a few minutes)
 	$(BIN)/python -m model_export train --demo --seed 7 --out runs/hotspot

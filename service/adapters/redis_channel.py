@@ -57,18 +57,20 @@ class Channel(asyncio.Protocol):
     @classmethod
     async def open(cls, connection: AbstractConnection, timeout_s: float) -> Self:
         """Connect. Raises what the client library raises."""
-        await connection.connect()  # type: ignore[no-untyped-call]
         try:
+            await connection.connect()  # type: ignore[no-untyped-call]
             # What a server refuses after the handshake, a certificate for one, shows in its first reply. It should not
             # be that to a command of which nobody would know then whether it was carried out.
             await connection.send_command("PING")
             await connection.read_response()
-        except BaseException:
+            stream: Any = connection._writer
+            connection._reader = connection._writer = None  # it is ours now
+            return cls(stream, timeout_s)
+        except BaseException as error:
             await connection.disconnect(nowait=True)
+            if isinstance(error, RuntimeError):  # uvloop's word for a connection that was reset meanwhile
+                raise ConnectionError(f"the connection broke as it was made: {error}") from error
             raise
-        stream: Any = connection._writer
-        connection._reader = connection._writer = None  # it is ours now
-        return cls(stream, timeout_s)
 
     async def exchange(self, command: bytes) -> Any:
         """Send a packed command; return the reply.

@@ -50,13 +50,14 @@ class Terms:
 
     `forgets`: Redis may lose what it had acknowledged, so that sessions may stand before steps that were answered.
     `silent`: who should answer may be stopped, so that a client may have to give up at its deadline. `errors`: the
-    codes that clients may meet.
+    codes that clients may meet; `opening_errors`: further ones, but not for a step.
     """
 
     deadline_s: float = 10.0
     forgets: bool = False
     silent: bool = False
     errors: frozenset[str] = RETRIED
+    opening_errors: frozenset[str] = frozenset()
 
 
 class Violation(NamedTuple):
@@ -144,10 +145,13 @@ class _Session:
         call = self._end(error)
         self._report.errors[error.code] += 1
         asked = _named(call.step) if call else "nothing"
+        excused = self._terms.errors | (FORGOTTEN if self._terms.forgets else frozenset())
+        if call is not None and call.step == OPENING:
+            excused |= self._terms.opening_errors
         if error.code == TIMEOUT:
             if not self._terms.silent:
                 self._object("overdue", f"{asked} was given up at the deadline")
-        elif error.code not in self._terms.errors | (FORGOTTEN if self._terms.forgets else frozenset()):
+        elif error.code not in excused:
             self._object("unexpected", f"{asked}: {error.code} {error.detail}".rstrip())
 
     def _stands(self, position: Position) -> None:

@@ -28,7 +28,7 @@ class HttpClient:
         async with self._http:
             while not all(cursor.done for cursor in self.cursors):
                 await self.open_lost()
-                well = await self._step([cursor for cursor in self.cursors if not cursor.done])
+                well = await self.step([cursor for cursor in self.cursors if not cursor.done])
                 await asyncio.sleep(self._pace_s if well else PAUSE_S)
 
     async def open_lost(self) -> None:
@@ -51,7 +51,8 @@ class HttpClient:
             cursor.opened(call, body["step"])
         return not cursor.lost
 
-    async def _step(self, cursors: Sequence[Cursor]) -> bool:
+    async def step(self, cursors: Sequence[Cursor]) -> bool:
+        """Send the next step of each of these sessions; return whether all were answered."""
         calls = [(cursor, cursor.send(cursor.next)) for cursor in cursors]
         messages = [cursor.message(cursor.next) for cursor in cursors]
         if len(self.cursors) == 1:

@@ -62,7 +62,7 @@ async def besiege(url: str, harm: Callable[[], Awaitable[None]], terms: Terms, *
             limit.reschedule(asyncio.get_running_loop().time() + 4 * terms.deadline_s)
     except TimeoutError:
         unfinished = True
-    await _look(url, history, cursors_of(clients))
+    await look(url, history, cursors_of(clients))
     report = check(history, truth, terms)
     if unfinished:
         report.violations.append(Violation("unfinished", "clients", "they could not end after the last fault"))
@@ -73,7 +73,7 @@ def cursors_of(clients: Iterable[Client]) -> list[Cursor]:
     return [cursor for client in clients for cursor in client.cursors]
 
 
-async def _look(url: str, history: History, cursors: Iterable[Cursor]) -> None:
+async def look(url: str, history: History, cursors: Iterable[Cursor]) -> None:
     """Note where the sessions are in the end."""
     async with httpx.AsyncClient(base_url=url, timeout=10, verify=False) as http:
         for cursor in cursors:

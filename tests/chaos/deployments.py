@@ -1,0 +1,119 @@
+"""What is besieged: real processes, in the arrangements that docs/operations.md describes."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from tests.faults.test_workers import workers
+from tests.proxy import Proxy
+from tests.servers import ConveyorServer, RedisServer, redis_command
+from tests.test_gateway import Nginx
+
+TIMEOUTS = {"store_timeout_s": 1, "step_timeout_s": 4}
+"""Shorter than the service's own, so that a fault of a few seconds outlasts them."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Deployment:
+    """`url` is where clients go. `proxy` stands between the service and Redis, where there is one."""
+
+    redis: RedisServer
+    services: list[ConveyorServer]
+    url: str
+    proxy: Proxy | None = None
+
+    async def command(self, *words: str, password: str = "") -> Any:
+        """Return Redis's answer to a command, which does not pass through the proxy."""
+        url = self.redis.url.replace("//", f"//:{password}@") if password else self.redis.url
+        return await asyncio.to_thread(redis_command, url, *words)
+
+    def printed(self) -> str:
+        """What the services have printed."""
+        return "".join(service.output() for service in self.services)
+
+
+Deployed = Callable[[], AbstractAsyncContextManager[Deployment]]
+
+
+def single(**redis_options: str) -> Deployed:
+    """One service on a Redis with these options."""
+
+    @asynccontextmanager
+    async def deployed() -> AsyncIterator[Deployment]:
+        async with AsyncExitStack() as stack:
+            redis = await _entered(stack, _redis(**redis_options))
+            service = await _entered(stack, _service(redis.url))
+            yield Deployment(redis, [service], service.url)
+
+    return deployed
+
+
+@asynccontextmanager
+async def proxied(**settings: object) -> AsyncIterator[Deployment]:
+    """One service, with these settings, whose way to Redis leads through a proxy."""
+    async with AsyncExitStack() as stack:
+        redis = await _entered(stack, _redis())
+        proxy = await stack.enter_async_context(Proxy(redis.url))
+        service = await _entered(stack, _service(proxy.url, **settings))
+        yield Deployment(redis, [service], service.url, proxy)
+
+
+@asynccontextmanager
+async def two_workers() -> AsyncIterator[Deployment]:
+    """One service of two workers."""
+    async with AsyncExitStack() as stack:
+        redis = await _entered(stack, _redis())
+        service = await _entered(stack, workers(2, port=steady_port(), redis_url=redis.url, **TIMEOUTS))
+        yield Deployment(redis, [service], service.url)
+
+
+@asynccontextmanager
+async def gateway() -> AsyncIterator[Deployment]:
+    """Two replicas on one Redis, behind the compose file's nginx."""
+    async with AsyncExitStack() as stack:
+        redis = await _entered(stack, _redis())
+        replicas = [await _entered(stack, _service(redis.url)) for _ in range(2)]
+        nginx = await _entered(stack, Nginx(*[replica.port for replica in replicas]))
+        yield Deployment(redis, replicas, nginx.url)
+
+
+def steady_port() -> int:
+    """A free port that no outgoing connection is given (Linux: from 32768 on) while its server is away."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _redis(**options: str) -> RedisServer:
+    server = RedisServer(**options)
+    server.port = steady_port()
+    return server
+
+
+def _service(redis_url: str, **settings: object) -> ConveyorServer:
+    return ConveyorServer(port=steady_port(), redis_url=redis_url, **TIMEOUTS, **settings)
+
+
+async def _entered(stack: AsyncExitStack, server: AbstractContextManager[T]) -> T:
+    """Start a server, without holding up the event loop; it is stopped when the stack is left."""
+    started = await asyncio.to_thread(server.__enter__)
+
+    async def stop(*exc: Any) -> None:
+        await asyncio.to_thread(server.__exit__, *exc)
+
+    stack.push_async_exit(stop)
+    return started
