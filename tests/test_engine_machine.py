@@ -162,7 +162,7 @@ class Clients(RuleBasedStateMachine):
         """Send a step without a number, or with one that is so far from the next as the client believes it to be."""
         key = self.keys[who]
         self.rows += 1
-        row = [self.rows + 0.25, 1 / self.rows]  # unlike all others
+        row = [self.rows + 0.25, self.rows / 4]  # unlike all others, with sums that are exact in any order
         step = None if number is None else max(1, self.expected[key] + 1 + number)
         timestep = Timestep([row] * length if length > 1 else row, length, step, every)
         if step is None or number == 0:

@@ -23,7 +23,7 @@ from tests.servers import ConveyorServer, RedisServer, redis_command, wait_until
 from tests.test_websocket import TEXT, RawClient, frame
 
 TINY_FRAMES = int(os.environ.get("CONVEYOR_TEST_TINY_FRAMES", "200000"))
-"""A million in `make chaos`."""
+"""More when the environment says so."""
 
 MEBIBYTE = 2**20
 GROWTH_BYTES = 64 * MEBIBYTE
