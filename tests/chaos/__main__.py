@@ -47,7 +47,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides when and how is struck (1)")
-    parser.add_argument("--seconds", type=float, default=10, help="for which each nemesis strikes (10)")
+    parser.add_argument("--seconds", type=float, default=6, help="for which each nemesis strikes (6)")
     parser.add_argument("--positions", type=int, help="bytes at which each exchange is broken (all)")
     parser.add_argument("--only", default="", help="a part of the names of those that are wanted")
     parser.add_argument("--page", type=Path, help="a page to put the table into, between its markers")
