@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
 from service.adapters.api_keys import ApiKeys
-from service.adapters.jwt_tokens import JwtTokens, Terms
-from service.adapters.signing_keys import SigningKeys
 from service.api.dependencies import Services, Stoppable
 from service.core.access import Authenticator, Principal, Refreshable
 from service.core.errors import Unauthenticated
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.adapters.jwt_tokens import JwtTokens
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +25,7 @@ WATCH_S = 1.0
 class Credentials:
     """Both kinds of credentials, told apart by their form. See `Refreshable`."""
 
-    def __init__(self, keys: ApiKeys | None, tokens: JwtTokens | None) -> None:
+    def __init__(self, keys: ApiKeys | None, tokens: "JwtTokens | None") -> None:
         self._keys = keys
         self._tokens = tokens
 
@@ -42,7 +44,7 @@ class Credentials:
             if kind is not None:
                 await kind.refresh()
 
-    def _judge_of(self, credential: bytes) -> ApiKeys | JwtTokens:
+    def _judge_of(self, credential: bytes) -> "ApiKeys | JwtTokens":
         judge = self._keys if ApiKeys.concern(credential) else self._tokens
         if judge is None:
             raise Unauthenticated(f"{'a token' if self._keys is None else 'an API key'} is needed here")
@@ -57,17 +59,22 @@ def credentials(settings: Settings) -> Credentials | None:
     if not settings.authenticates:
         return None
     keys = None if settings.api_keys is None else ApiKeys(settings.api_keys)
-    tokens = None
-    if settings.jwt_keys is not None:
-        terms = Terms(
-            settings.jwt_issuer or "",
-            settings.jwt_audience or "",
-            settings.jwt_tenant_claim,
-            settings.jwt_scope_claim,
-            settings.jwt_leeway_s,
-        )
-        tokens = JwtTokens(SigningKeys(settings.jwt_keys, settings.jwt_algorithms), terms)
-    return Credentials(keys, tokens)
+    return Credentials(keys, None if settings.jwt_keys is None else _tokens(settings, settings.jwt_keys))
+
+
+def _tokens(settings: Settings, keys: str) -> "JwtTokens":
+    # What they are verified with is loaded where there are any: it takes a thirtieth of a second.
+    from service.adapters.jwt_tokens import JwtTokens, Terms
+    from service.adapters.signing_keys import SigningKeys
+
+    terms = Terms(
+        settings.jwt_issuer or "",
+        settings.jwt_audience or "",
+        settings.jwt_tenant_claim,
+        settings.jwt_scope_claim,
+        settings.jwt_leeway_s,
+    )
+    return JwtTokens(SigningKeys(keys, settings.jwt_algorithms), terms)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -37,28 +38,32 @@ class ModelRepository:
     ) -> "ModelRepository":
         """Load and warm up every model in a folder. One that fails, however it does, does not stop the others.
 
-        `max_bytes` is how large a file may be. With a `trial` each is tried out in another process first.
+        `max_bytes` is how large a file may be. With a `trial` each is tried out in another process first,
+        as many at a time as there are processors.
         """
         models = []
         failures = []
-        for path, complaint in _candidates(folder):
-            relative = _printable(path.relative_to(folder))
-            try:
-                if complaint:
-                    raise UnusableModel(complaint)
-                started = time.perf_counter()
-                if trial is not None:
-                    trial.run(path, max_batch=max_batch, max_bytes=max_bytes)
-                model = OnnxModel.load(path, path.parts[-3], path.parts[-2], max_bytes=max_bytes)
-                model.warm_up(max_batch)
-                models.append(model)
-                log.info("model ready", model=relative, seconds=round(time.perf_counter() - started, 3))
-            except (UnusableModel, OSError, MemoryError) as error:
-                failures.append(Failure(relative, str(error) or type(error).__name__))
-                log.error("model not usable", model=relative, reason=failures[-1].reason)
-            except Exception as error:
-                failures.append(Failure(relative, f"a defect of the service, see its log: {type(error).__name__}"))
-                log.exception("model not usable", model=relative)
+        candidates = list(_candidates(folder))
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="trial") as pool:
+            trials = {
+                path: pool.submit(trial.run, path, max_batch=max_batch, max_bytes=max_bytes)
+                for path, complaint in candidates
+                if trial is not None and complaint is None
+            }
+            for path, complaint in candidates:
+                relative = _printable(path.relative_to(folder))
+                try:
+                    if complaint is not None:
+                        raise UnusableModel(complaint)
+                    if path in trials:
+                        trials[path].result()
+                    models.append(_warm(path, relative, max_batch, max_bytes))
+                except (UnusableModel, OSError, MemoryError) as error:
+                    failures.append(Failure(relative, str(error) or type(error).__name__))
+                    log.error("model not usable", model=relative, reason=failures[-1].reason)
+                except Exception as error:
+                    failures.append(Failure(relative, f"a defect of the service, see its log: {type(error).__name__}"))
+                    log.exception("model not usable", model=relative)
         return cls(models, failures)
 
     def __iter__(self) -> Iterator[OnnxModel]:
@@ -91,6 +96,14 @@ class ModelRepository:
                 f"the session belongs to model {ref.name!r} version {ref.version} with digest {ref.digest.hex()}, "
                 "which is not being served"
             ) from None
+
+
+def _warm(path: Path, relative: str, max_batch: int, max_bytes: int) -> OnnxModel:
+    started = time.perf_counter()
+    model = OnnxModel.load(path, path.parts[-3], path.parts[-2], max_bytes=max_bytes)
+    model.warm_up(max_batch)
+    log.info("model ready", model=relative, seconds=round(time.perf_counter() - started, 3))
+    return model
 
 
 def _candidates(folder: Path) -> Iterator[tuple[Path, str | None]]:
