@@ -18,7 +18,7 @@ run: .venv/serving  ## Serve the demo model on http://127.0.0.1:8000 with an emb
 	@exec $(BIN)/python -m service serve
 
 test: .venv/development  ## Install everything that tests need, and run them all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 check: .venv/development  ## Formatting, lint, types, and who may import whom
 	$(BIN)/ruff format --check

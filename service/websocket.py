@@ -38,6 +38,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._unread = bytearray()
         self._held = False
         self._fragmented = False  # the library has read a part of a message
+        self._offered = False  # the scope has this protocol in it
         self._beyond_limit = False  # the library has been given the beginning of a frame that is too long
 
     # What the application uses
@@ -101,6 +102,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
+            self._offered = True
 
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated or self._beyond_limit:
@@ -119,7 +121,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self._on_message = self._on_writable = None
         self.conn.parser.close()
-        if begun:
+        if begun and self._offered:
             self.scope = self.scope | {"extensions": {}}
 
     def resume_writing(self) -> None:

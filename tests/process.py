@@ -1,6 +1,7 @@
 """A server process that a test starts, watches, kills and starts again."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,10 +20,16 @@ class ServerFailed(RuntimeError):
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback TCP port that nothing listens on at this moment.
+
+    It is none that the system gives to an outgoing connection (Linux: those from 32768 on), so that a server which is
+    started again finds its port as it left it.
+    """
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(true: Callable[[], bool], timeout_s: float, every_s: float = 0.01) -> bool:

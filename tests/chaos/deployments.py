@@ -1,15 +1,12 @@
 """What is besieged: real processes, in the arrangements that docs/operations.md describes."""
 
 import asyncio
-import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    suppress,
 )
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -53,7 +50,7 @@ def single(**redis_options: str) -> Deployed:
     @asynccontextmanager
     async def deployed() -> AsyncIterator[Deployment]:
         async with AsyncExitStack() as stack:
-            redis = await _entered(stack, _redis(**redis_options))
+            redis = await _entered(stack, RedisServer(**redis_options))
             service = await _entered(stack, _service(redis.url))
             yield Deployment(redis, [service], service.url)
 
@@ -64,7 +61,7 @@ def single(**redis_options: str) -> Deployed:
 async def proxied(**settings: object) -> AsyncIterator[Deployment]:
     """One service, with these settings, whose way to Redis leads through a proxy."""
     async with AsyncExitStack() as stack:
-        redis = await _entered(stack, _redis())
+        redis = await _entered(stack, RedisServer())
         proxy = await stack.enter_async_context(Proxy(redis.url))
         service = await _entered(stack, _service(proxy.url, **settings))
         yield Deployment(redis, [service], service.url, proxy)
@@ -74,8 +71,8 @@ async def proxied(**settings: object) -> AsyncIterator[Deployment]:
 async def two_workers() -> AsyncIterator[Deployment]:
     """One service of two workers."""
     async with AsyncExitStack() as stack:
-        redis = await _entered(stack, _redis())
-        service = await _entered(stack, workers(2, port=steady_port(), redis_url=redis.url, **TIMEOUTS))
+        redis = await _entered(stack, RedisServer())
+        service = await _entered(stack, workers(2, redis_url=redis.url, **TIMEOUTS))
         yield Deployment(redis, [service], service.url)
 
 
@@ -83,29 +80,14 @@ async def two_workers() -> AsyncIterator[Deployment]:
 async def gateway() -> AsyncIterator[Deployment]:
     """Two replicas on one Redis, behind the compose file's nginx."""
     async with AsyncExitStack() as stack:
-        redis = await _entered(stack, _redis())
+        redis = await _entered(stack, RedisServer())
         replicas = [await _entered(stack, _service(redis.url)) for _ in range(2)]
         nginx = await _entered(stack, Nginx(*[replica.port for replica in replicas]))
         yield Deployment(redis, replicas, nginx.url)
 
 
-def steady_port() -> int:
-    """A free port that no outgoing connection is given (Linux: from 32768 on) while its server is away."""
-    while True:
-        port = random.randrange(15_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def _redis(**options: str) -> RedisServer:
-    server = RedisServer(**options)
-    server.port = steady_port()
-    return server
-
-
 def _service(redis_url: str, **settings: object) -> ConveyorServer:
-    return ConveyorServer(port=steady_port(), redis_url=redis_url, **TIMEOUTS, **settings)
+    return ConveyorServer(redis_url=redis_url, **TIMEOUTS, **settings)
 
 
 async def _entered(stack: AsyncExitStack, server: AbstractContextManager[T]) -> T:
