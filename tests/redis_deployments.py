@@ -126,7 +126,8 @@ class SentinelDeployment:
         """Whether a server takes itself for the master."""
         return bool(fields(redis_command(server.url, "INFO", "replication"))["role"] == "master")
 
-    def _agreed(self) -> bool:
+    def agreed(self) -> bool:
+        """Whether each sentinel knows a master, one replica of it, and the two others."""
         return all(
             (found := _master_of(sentinel)).get("num-slaves") == "1" and found.get("num-other-sentinels") == "2"
             for sentinel in self.sentinels
@@ -146,7 +147,7 @@ def sentinel_deployment(**options: Any) -> Iterator[SentinelDeployment]:
         master, replica = stack.enter_context(replicated(**options))
         sentinels = [stack.enter_context(SentinelServer(master.binary, master.port)) for _ in range(3)]
         deployment = SentinelDeployment(master, replica, sentinels)
-        assert wait_until(deployment._agreed, READY_WITHIN_S, every_s=0.1), "the sentinels do not know each other"
+        assert wait_until(deployment.agreed, READY_WITHIN_S, every_s=0.1), "the sentinels do not know each other"
         yield deployment
 
 
@@ -183,7 +184,7 @@ class ClusterDeployment:
             if not node.running:
                 node.start()
             node.signal(signal.SIGCONT)
-        assert wait_until(self._is_whole, READY_WITHIN_S, every_s=0.05), "the cluster does not heal"
+        assert wait_until(self.is_whole, READY_WITHIN_S, every_s=0.05), "the cluster does not heal"
         for master in self.masters():
             self.command(master, "FLUSHALL")
 
@@ -201,7 +202,8 @@ class ClusterDeployment:
             if node.running
         )
 
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether each master has its replica, and that one all that the master had."""
         replicas = [node for node in self.nodes if not self.is_master(node)]
         return (
             self.is_well()
@@ -221,7 +223,7 @@ class ClusterDeployment:
         assert wait_until(lambda: all(map(self._knows_all, self.nodes)), READY_WITHIN_S, every_s=0.05)
         for master, replica in zip(self.nodes, self.nodes[masters:], strict=False):
             self.command(replica, "CLUSTER", "REPLICATE", self.id_of(master))
-        assert wait_until(self._is_whole, READY_WITHIN_S, every_s=0.05), "the cluster does not come up"
+        assert wait_until(self.is_whole, READY_WITHIN_S, every_s=0.05), "the cluster does not come up"
 
     def _knows_all(self, node: RedisServer) -> bool:
         return int(fields(self.command(node, "CLUSTER", "INFO"))["cluster_known_nodes"]) == len(self.nodes)

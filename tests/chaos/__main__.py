@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.pages import between_markers, markdown_table
-from tests.chaos import network_nemeses, redis_nemeses, service_nemeses
+from tests.chaos import failover_nemeses, network_nemeses, redis_nemeses, service_nemeses
 from tests.chaos.nemesis import Outcome, let_loose
 from tests.chaos.sweep import SWEEPS, swept
 
-NEMESES = [*service_nemeses.NEMESES, *redis_nemeses.NEMESES, *network_nemeses.NEMESES]
+NEMESES = [*service_nemeses.NEMESES, *redis_nemeses.NEMESES, *network_nemeses.NEMESES, *failover_nemeses.NEMESES]
 
 HEAD = ("nemesis", "errors", "verdict", "strikes", "sessions", "steps", "replayed", "rewinds", "longest wait, s")
 """A strike of a sweep is a byte at which an exchange was broken."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tests.faults.test_workers import workers
 from tests.proxy import Proxy
+from tests.redis_deployments import ClusterDeployment, SentinelDeployment, cluster_deployment, sentinel_deployment
 from tests.servers import ConveyorServer, RedisServer, redis_command
 from tests.test_gateway import Nginx
 
@@ -24,12 +25,17 @@ T = TypeVar("T")
 
 @dataclass
 class Deployment:
-    """`url` is where clients go. `proxy` stands between the service and Redis, where there is one."""
+    """`url` is where clients go. `proxy` stands between the service and Redis, where there is one.
+
+    `cluster` and `sentinels` are the Redis servers of services that have more than one; `redis` is then the first.
+    """
 
     redis: RedisServer
     services: list[ConveyorServer]
     url: str
     proxy: Proxy | None = None
+    cluster: ClusterDeployment | None = None
+    sentinels: SentinelDeployment | None = None
 
     async def command(self, *words: str, password: str = "") -> Any:
         """Return Redis's answer to a command, which does not pass through the proxy."""
@@ -51,8 +57,8 @@ def single(**redis_options: str) -> Deployed:
     async def deployed() -> AsyncIterator[Deployment]:
         async with AsyncExitStack() as stack:
             redis = await _entered(stack, RedisServer(**redis_options))
-            service = await _entered(stack, _service(redis.url))
-            yield Deployment(redis, [service], service.url)
+            served = await _entered(stack, _service(redis.url))
+            yield Deployment(redis, [served], served.url)
 
     return deployed
 
@@ -63,8 +69,8 @@ async def proxied(**settings: object) -> AsyncIterator[Deployment]:
     async with AsyncExitStack() as stack:
         redis = await _entered(stack, RedisServer())
         proxy = await stack.enter_async_context(Proxy(redis.url))
-        service = await _entered(stack, _service(proxy.url, **settings))
-        yield Deployment(redis, [service], service.url, proxy)
+        served = await _entered(stack, _service(proxy.url, **settings))
+        yield Deployment(redis, [served], served.url, proxy)
 
 
 @asynccontextmanager
@@ -72,8 +78,8 @@ async def two_workers() -> AsyncIterator[Deployment]:
     """One service of two workers."""
     async with AsyncExitStack() as stack:
         redis = await _entered(stack, RedisServer())
-        service = await _entered(stack, workers(2, redis_url=redis.url, **TIMEOUTS))
-        yield Deployment(redis, [service], service.url)
+        served = await _entered(stack, workers(2, redis_url=redis.url, **TIMEOUTS))
+        yield Deployment(redis, [served], served.url)
 
 
 @asynccontextmanager
@@ -84,6 +90,28 @@ async def gateway() -> AsyncIterator[Deployment]:
         replicas = [await _entered(stack, _service(redis.url)) for _ in range(2)]
         nginx = await _entered(stack, Nginx(*[replica.port for replica in replicas]))
         yield Deployment(redis, replicas, nginx.url)
+
+
+def clustered(**settings: object) -> Deployed:
+    """One service, with these settings, on a cluster of three masters and three replicas."""
+
+    @asynccontextmanager
+    async def deployed() -> AsyncIterator[Deployment]:
+        async with AsyncExitStack() as stack:
+            cluster = await _entered(stack, cluster_deployment())
+            served = await _entered(stack, _service(cluster.url, **settings))
+            yield Deployment(cluster.nodes[0], [served], served.url, cluster=cluster)
+
+    return deployed
+
+
+@asynccontextmanager
+async def behind_sentinels() -> AsyncIterator[Deployment]:
+    """One service on the master that three sentinels name, which has a replica."""
+    async with AsyncExitStack() as stack:
+        sentinels = await _entered(stack, sentinel_deployment())
+        served = await _entered(stack, _service(sentinels.url))
+        yield Deployment(sentinels.master, [served], served.url, sentinels=sentinels)
 
 
 def _service(redis_url: str, **settings: object) -> ConveyorServer:
