@@ -35,7 +35,7 @@ class Sweep:
     afresh: bool = False
 
 
-COMMIT, READ, GREETING = b"EVALSHA", b"MGET", b"SETINFO"
+COMMIT, READ, GREETING = b"EVALSHA", b"MGET", b"PING"
 
 SWEEPS = [
     Sweep("every byte: a commit's request", COMMIT, lambda at: [Cut("request", at)]),

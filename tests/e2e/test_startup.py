@@ -21,7 +21,10 @@ ERRORS = {
     "no worker": (["--workers", "0"], ("--workers", "greater than 0")),
     "an unknown log level": (["--log-level", "loud"], ("--log-level", "'debug', 'info', 'warning' or 'error'")),
     "a Redis that is not there": (["--redis-url", NO_REDIS], ("Redis cannot be used", "is Redis running?")),
-    "a URL of another kind": (["--redis-url", "http://x"], ("'http://x'", "redis://, rediss://, unix:// or memory://")),
+    "a URL of another kind": (
+        ["--redis-url", "http://x"],
+        ("'http://x'", "redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, redis+cluster://"),
+    ),
     "a URL without a port number": (
         ["--redis-url", "redis://127.0.0.1:x/0"],
         ("redis://127.0.0.1:x/0", "CONVEYOR_REDIS_URL"),
