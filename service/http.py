@@ -66,7 +66,7 @@ class HttpProtocol(BoundedProtocol):
             return False
         self._unset_keepalive_if_required()
         self._forget_deadline()
-        self.transport.below.write(_turned_away(refusal))  # whole: there is no body to wait for
+        self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]  # whole, no body follows
         if engine.strained:
             self.flow.pause_reading()
             engine.hold(self.flow.resume_reading)
