@@ -21,14 +21,16 @@ _STATUS_LINE = b"HTTP/1.1 "
 _LENGTH = b"\r\ncontent-length: "
 
 
-_STEP = re.compile(rb"POST /v1/sessions/[^/? ]+/steps HTTP/1\.1\r\n")
+_STEP = re.compile(rb"POST /v1/sessions/[!\x22$-.0->@-~]+/steps HTTP/1\.1\r\n")
 _HEAD_END = b"\r\n\r\n"
 _BODY_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})\r\n")
-_NOT_PLAIN = re.compile(rb"\r\n(?:authorization|connection|transfer-encoding|expect|upgrade):")
+_HEADER = rb"[!#$%&'*+.^_`|~0-9a-z-]+:[\t -~\x80-\xff]*\r\n"
+_HEADERS = re.compile(rb"[^\r]*\r\n(?:%b)+" % _HEADER)
+_NOT_PLAIN = re.compile(rb"\r\n(?:authorization|connection|transfer-encoding|expect|upgrade|origin):")
 
 
 class HttpProtocol(BoundedProtocol):
-    """Writes through a `_Cork`. Refuses steps itself where the engine has no room for them."""
+    """Writes through a `_Cork`. Refuses steps itself where the engine has no room and everybody may ask for them."""
 
     _engine: Engine | None = None
     _between_requests = True
@@ -36,7 +38,8 @@ class HttpProtocol(BoundedProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Cork(transport))
         services = self.app_state.get("services")  # not there in an application that is not ours
-        self._engine = None if services is None else services.engine
+        # Where people have to say who they are, a stranger is told that alone, and not how busy the others are.
+        self._engine = None if services is None or services.authenticator is not None else services.engine
 
     def data_received(self, data: bytes) -> None:
         if self._engine is None or not self._engine.congested or not self._turn_away(self._engine, data):
@@ -57,11 +60,13 @@ class HttpProtocol(BoundedProtocol):
         """
         if not self._between_requests or (self.cycle is not None and not self.cycle.response_complete):
             return False
+        if self.transport.is_closing():
+            return False
         if not is_plain_step(data) or (refusal := engine.refusal(ANYBODY.tenant)) is None:
             return False
         self._unset_keepalive_if_required()
         self._forget_deadline()
-        self.transport.write(_turned_away(refusal))
+        self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]  # whole, no body follows
         if engine.strained:
             self.flow.pause_reading()
             engine.hold(self.flow.resume_reading)
@@ -88,7 +93,7 @@ def is_plain_step(data: bytes) -> bool:
         length is not None
         and len(data) == end + len(_HEAD_END) + int(length[1])
         and head.count(b"content-length") == 1
-        and head.count(b"\n") == head.count(b"\r\n")
+        and _HEADERS.fullmatch(head) is not None
         and _NOT_PLAIN.search(head) is None
     )
 

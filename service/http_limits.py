@@ -29,6 +29,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of a head that has come in part
     _in_head = False
     _unfinished = False  # a request has come in part
+    _had_body = False  # in the piece that is being read
+    _bodiless_bytes = 0  # that came behind a head since the last of its body: trailers
     _head_may_be_large = False
     _deadline: Any = None
 
@@ -49,9 +51,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # refused, and told so
         began_before = self._in_head
+        goes_on = self._unfinished and not began_before
         self._head_may_be_large = began_before or len(data) > MAX_HEAD_BYTES
+        self._had_body = False
         super().data_received(data)
-        if self._in_head:
+        if goes_on and self._unfinished:
+            self._bodiless_bytes = 0 if self._had_body else self._bodiless_bytes + len(data)
+            if self._bodiless_bytes > MAX_HEAD_BYTES:
+                self._cut_off(_head_too_large(f"more than {MAX_HEAD_BYTES} bytes behind the body"))
+        elif self._in_head:
             self._head_bytes = self._head_bytes + len(data) if began_before else self._head_so_far()
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(_head_too_large(f"more than {MAX_HEAD_BYTES} bytes"))
@@ -63,19 +71,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = self._unfinished = True
-        self._head_bytes = 0
+        self._head_bytes = self._bodiless_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if (refusal := self._excess()) is None:
             super().on_headers_complete()
-            return
-        usual, self.app = self.app, refusal
-        try:
-            super().on_headers_complete()
-        finally:
-            self.app = usual
+        else:
+            usual, self.app = self.app, refusal
+            try:
+                super().on_headers_complete()
+            finally:
+                self.app = usual
+        if not self.parser.should_upgrade():
+            self.headers = []  # for trailers, which are no headers: nobody looks at them
+
+    def on_body(self, body: bytes) -> None:
+        self._had_body = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unfinished = False
@@ -96,22 +110,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.url) > MAX_URL_BYTES:
             detail = f"the URL has {len(self.url)} bytes, at most {MAX_URL_BYTES} are taken"
             return http_problem(HTTPStatus.REQUEST_URI_TOO_LONG, "url_too_long", detail, _CLOSE)
-        if len(self.headers) > MAX_HEADERS:
-            return _head_too_large(f"{len(self.headers)} headers, at most {MAX_HEADERS} are taken")
+        if (count := len(list(self.scope["headers"]))) > MAX_HEADERS:
+            return _head_too_large(f"{count} headers, at most {MAX_HEADERS} are taken")
         if self._head_may_be_large and self._head_so_far() > MAX_HEAD_BYTES:
             return _head_too_large(f"more than {MAX_HEAD_BYTES} bytes")
         return None
 
     def _head_so_far(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.scope["headers"])
 
     def _late(self) -> None:
         self._deadline = None
+        detail = f"the request was not all here after {self.config.request_timeout_s:g} s"
+        self._cut_off(http_problem(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", detail))
+
+    def _cut_off(self, response: Response) -> None:
+        """Close in the middle of a request, with an answer where there is none yet."""
         if self.cycle is not None and self.cycle.response_started:
             self.transport.close()
-            return
-        detail = f"the request was not all here after {self.config.request_timeout_s:g} s"
-        self._refuse(http_problem(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", detail))
+        else:
+            self._refuse(response)
 
     def _refuse(self, response: Response) -> None:
         """Answer in place of the application, and close."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import structlog
 
+# Without the variables of each frame, which structlog would show: keys, tokens and readings are among them.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _TICKET = re.compile(r"\bticket=[^\s&\"']+")
 
 
@@ -25,7 +27,7 @@ def configure(level: str, form: str) -> None:
         redact,
     ]
     renderer: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if form == "json"
         else [
             structlog.dev.ConsoleRenderer(

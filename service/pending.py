@@ -34,7 +34,8 @@ class Pending:
 
     def refuse(self, error: ConveyorError) -> None:
         if not self.future.done():
-            self.future.set_exception(error)
+            # The traceback leads to the batch, and the batch to this: a circle that would hold what was sent for long.
+            self.future.set_exception(error.with_traceback(None))
             self.future.exception()  # its client may go before it asks: that is no news for the log
 
 

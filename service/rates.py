@@ -112,7 +112,11 @@ class Rates:
         self._settling = self._loop.create_task(self._settle_and_go_on())
 
     async def _settle_and_go_on(self) -> None:
-        await self._settle()
+        try:
+            await self._settle()
+        except Exception:
+            # One that cannot be settled must not keep all others from it for ever.
+            log.exception("rate limits could not be settled")
         self._timer = self._settling = None
         if self._active:
             self._settle_in(SETTLE_EVERY_S)

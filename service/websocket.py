@@ -5,14 +5,16 @@ are the library's, as ever: it is fed whole frames, so that it stands between tw
 """
 
 from collections.abc import Callable
+from http import HTTPStatus
 from struct import Struct
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
-from websockets.http11 import Request
+from websockets.http11 import MAX_LINE_LENGTH, Request
 from websockets.protocol import OPEN
 
+from service.api.problems import http_problem
 from service.api.socket import EXTENSION
 
 try:
@@ -105,7 +107,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._offered = True
 
     def data_received(self, data: bytes) -> None:
-        if not self.handshake_initiated or self._beyond_limit:
+        if not self.handshake_initiated:
+            super().data_received(data)
+            if not self.handshake_initiated:
+                self._refuse_handshake()
+        elif self._beyond_limit:
             super().data_received(data)
         else:
             self._unread += data
@@ -117,7 +123,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         That looks at what has lived for a while so rarely (see `service.app`) that what is left of sockets which come
         and go would fill the memory.
         """
-        begun = self.handshake_complete  # the library says so of all that have ended
+        begun = self.handshake_complete and hasattr(self, "scope")  # the library says the first of all that have ended
         super().connection_lost(exc)
         self._on_message = self._on_writable = None
         self.conn.parser.close()
@@ -133,6 +139,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.accept":
             self._read()  # what a client sent that did not wait
+        elif message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # refused by the application, which the library takes for a defect of it
         elif message["type"] == "websocket.close":
             self._held = False  # the client's own closing frame may stand behind messages that nobody awaits
             self._read()
@@ -150,6 +158,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames[0] += event.data
         if event.fin:
             self.send_receive_event_to_app()
+
+    def _refuse_handshake(self) -> None:
+        """Answer a head that the library cannot read: it comes whole, and the library would wait for more of it."""
+        detail = f"this is no WebSocket handshake: it has a body, or a line of more than {MAX_LINE_LENGTH} bytes"
+        refusal = http_problem(HTTPStatus.BAD_REQUEST, "bad_request", detail)
+        headers = b"".join(b"%b: %b\r\n" % header for header in refusal.raw_headers)
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\n%bconnection: close\r\n\r\n%b" % (headers, bytes(refusal.body))
+        )
+        self.transport.close()
 
     def _begin_fragments(self, event: Frame) -> None:
         if not event.fin:

@@ -125,3 +125,17 @@ async def test_what_is_open_is_settled_at_the_end_unless_that_takes_long() -> No
     began = time.monotonic()
     await held.close()
     assert time.monotonic() - began < 10
+
+
+async def test_a_defect_in_one_settling_does_not_end_all_that_follow() -> None:
+    shared = CountingRates()
+    held = rates(shared, RateLimit(0.01, 100))
+    meter = held.meter(somebody())
+    assert meter is not None
+    shared.failure = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "a defect")
+    held.take(meter, 1)
+    await asyncio.sleep(0.05)
+    shared.failure = None
+    held.take(meter, 1)
+    await until(lambda: shared.charges)
+    await held.close()

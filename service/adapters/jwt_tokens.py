@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import jwt
 from jwt.exceptions import ExpiredSignatureError, InvalidAudienceError, InvalidIssuerError, PyJWTError
 
-from service.adapters.signing_keys import SigningKeys
+from service.adapters.signing_keys import SigningKey, SigningKeys
 from service.core.access import TENANT, Principal, Scope
 from service.core.errors import AuthenticationUnavailable, Unauthenticated
 
 MAX_BYTES = 8192
 """Of a token; what is longer is not looked at."""
 _REMEMBERED = 10_000
-_SIGNED_BY = "kid:"
+_SIGNED_BY = "jwk:"
 _MAX_TIME = 2**53
+_NAME = 100
+"""Characters of a subject that make its name."""
 
 
 class Terms(NamedTuple):
@@ -50,15 +52,19 @@ class JwtTokens:
         if len(credential) > MAX_BYTES:
             raise Unauthenticated(f"the token is longer than {MAX_BYTES} bytes")
         key_id, algorithm = _header(credential)
+        version = self._keys.version
         if (key := self._keys.find(key_id, algorithm)) is None:
             await self._keys.look_again()
+            version = self._keys.version
             key = self._keys.find(key_id, algorithm)
         if key is None:
             if not self._keys.there:
                 raise AuthenticationUnavailable("the keys that tokens are signed with cannot be had at the moment")
             raise Unauthenticated("the token is not signed with a key and an algorithm that are trusted here")
-        principal = self._principal(self._claims(credential, key, algorithm), key_id)
+        principal = self._principal(self._claims(credential, key.key, algorithm), key)
         remembered = self._remembered()
+        if version != self._version:
+            return principal  # the keys changed meanwhile, in another thread: this one may be withdrawn
         if len(remembered) >= _REMEMBERED:
             del remembered[next(iter(remembered))]  # the oldest
         remembered[hashlib.sha256(credential).digest()] = principal
@@ -66,8 +72,7 @@ class JwtTokens:
 
     def holds(self, principal: Principal) -> bool:
         """Whether the token has not expired, and the key that signed it is still one of the issuer's."""
-        key_id = principal.credential.removeprefix(_SIGNED_BY)
-        return self._lasts(principal) and (not key_id or self._keys.has(key_id))
+        return self._lasts(principal) and self._keys.has(principal.credential.removeprefix(_SIGNED_BY))
 
     async def refresh(self) -> None:
         await self._keys.refresh()
@@ -104,7 +109,7 @@ class JwtTokens:
         except PyJWTError as error:
             raise Unauthenticated(f"the token cannot be accepted ({type(error).__name__})") from error
 
-    def _principal(self, claims: dict[str, Any], key_id: str | None) -> Principal:
+    def _principal(self, claims: dict[str, Any], key: SigningKey) -> Principal:
         terms = self._terms
         tenant, scopes = claims.get(terms.tenant_claim), claims.get(terms.scope_claim, "")
         if not isinstance(tenant, str) or TENANT.fullmatch(tenant) is None:
@@ -114,9 +119,9 @@ class JwtTokens:
         granted = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else []
         return Principal(
             tenant,
-            claims["sub"][:100],
+            claims["sub"][:_NAME].encode(errors="backslashreplace").decode(),  # JSON may hold halves of characters
             frozenset(scope for scope in Scope if scope.value in granted),
-            credential=_SIGNED_BY + (key_id or ""),
+            credential=_SIGNED_BY + key.thumbprint,
             expires_at=min(int(claims["exp"]), _MAX_TIME) + terms.leeway_s,
         )
 

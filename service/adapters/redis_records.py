@@ -9,7 +9,7 @@ from service.adapters.redis_link import DEMOTED, bulk
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, VERSION_SLICE, step_of, ttl_s_of
-from service.core.session import SessionKey
+from service.core.session import MAX_SESSION_ID, SessionKey
 
 HASH_TAGS = 256
 """Count of hash tags. Fixed for the life of a data set: it is part of every key."""
@@ -28,10 +28,17 @@ def redis_key(key: SessionKey) -> str:
     return f"conveyor:{{{tag_of(key)}}}:{key.tenant}:{key.session_id}"
 
 
-@lru_cache(maxsize=65_536)
 def key_bulk(key: SessionKey) -> bytes:
     """Return the name of a session's value as it goes over the wire."""
+    # What no session can be called is asked for once, and may be as long as a message.
+    return _remembered_bulk(key) if len(key.session_id) <= MAX_SESSION_ID else _bulk_of(key)
+
+
+def _bulk_of(key: SessionKey) -> bytes:
     return bulk(redis_key(key).encode())
+
+
+_remembered_bulk = lru_cache(maxsize=65_536)(_bulk_of)
 
 
 def commit_bulks(commits: Iterable[Commit]) -> list[bytes]:

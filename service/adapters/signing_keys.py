@@ -1,13 +1,14 @@
 """The public keys that tokens are signed with: a JSON Web Key Set (RFC 7517), from a file or from an issuer's URL."""
 
 import asyncio
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,10 +24,19 @@ REFRESH_S = 300.0
 RETRY_S = 10.0
 """The least time between two fetches, whoever makes up ids of keys."""
 _TIMEOUT_S = 5.0
+_MATERIAL = ("crv", "e", "kty", "n", "x", "y")
+"""Members that make a key the one that it is; all others are said about it."""
 
 
 class SigningKeysError(ValueError):
     """The key set cannot be used; the message says why."""
+
+
+class SigningKey(NamedTuple):
+    """A public key, and what tells it from all others, whatever it is called (RFC 7638)."""
+
+    key: PyJWK
+    thumbprint: str
 
 
 class SigningKeys:
@@ -40,7 +50,7 @@ class SigningKeys:
         self._algorithms = algorithms
         self._clock = clock
         self._set: object = None
-        self._keys: dict[tuple[str | None, str], PyJWK] = {}
+        self._keys: dict[tuple[str | None, str], SigningKey] = {}
         self._file: WatchedFile | None = None
         self._client: PyJWKClient | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -59,12 +69,12 @@ class SigningKeys:
         """Whether a set has been seen at all."""
         return self._set is not None
 
-    def find(self, key_id: str | None, algorithm: str) -> PyJWK | None:
+    def find(self, key_id: str | None, algorithm: str) -> SigningKey | None:
         """Return a key. Where a set is of one key, that is also the one of tokens that name none."""
         return self._keys.get((key_id, algorithm))
 
-    def has(self, key_id: str) -> bool:
-        return any(key_id == id_ for id_, _ in self._keys)
+    def has(self, thumbprint: str) -> bool:
+        return any(thumbprint == key.thumbprint for key in self._keys.values())
 
     async def look_again(self) -> None:
         """Fetch the set for a key that is not in it, unless that was done a moment ago. A file is watched anyway."""
@@ -133,14 +143,19 @@ def _read(path: Path) -> object:
         raise SigningKeysError(f"{path} is no JSON Web Key Set: {error}") from error
 
 
-def _usable(member: dict[str, Any], algorithm: str) -> PyJWK | None:
+def _usable(member: dict[str, Any], algorithm: str) -> SigningKey | None:
     """Return a key for use with an algorithm, or None where it is not one for it."""
     if member.get("alg") not in (None, algorithm) or not isinstance(member.get("kid"), str | None):
         return None
     try:
-        return PyJWK(member, algorithm)
+        return SigningKey(PyJWK(member, algorithm), _thumbprint(member))
     except PyJWTError:
         return None
+
+
+def _thumbprint(member: dict[str, Any]) -> str:
+    material = {name: member[name] for name in _MATERIAL if name in member}
+    return hashlib.sha256(json.dumps(material, separators=(",", ":"), sort_keys=True).encode()).hexdigest()
 
 
 def _secure(url: str) -> str:

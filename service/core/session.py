@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from service.core.errors import InvalidSessionId
 
-_SESSION_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~:@-]{1,128}")
+MAX_SESSION_ID = 128
+"""Characters of a session's id."""
+_SESSION_ID = re.compile(rf"(?!\.{{1,2}}$)[A-Za-z0-9._~:@-]{{1,{MAX_SESSION_ID}}}")
 
 Values = Sequence[float] | Sequence[Sequence[float]] | Mapping[str, float]
 """One timestep (numbers in the features' order, or by name) or a chunk of timesteps, as a client sent it."""

@@ -1,8 +1,11 @@
 """A process that is sent more than it can do: refused at once, in the wire's words, on every way in."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
 
 import httpx
 import orjson
@@ -10,6 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from service.http import is_plain_step
+from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
 from tests.streaming_client import open_session, reading
 
@@ -46,6 +50,78 @@ async def test_over_http_it_is_a_429_that_says_when_to_come_back(busy: ConveyorS
         # What was refused has advanced nothing, and the connections go on.
         states = await asyncio.gather(*(http.get(f"/v1/sessions/{name}") for name in names))
         assert sum(state.json()["step"] for state in states) == SENT - len(refused)
+
+
+class Crowd:
+    """Clients that keep a service's queue full, by many steps of few sessions in each request."""
+
+    def __init__(self, server: ConveyorServer, names: list[str], headers: dict[str, str] | None = None) -> None:
+        self._http = httpx.AsyncClient(base_url=server.url, timeout=30, headers=headers)
+        self._steps = {"steps": [{"session_id": name, "x": reading(0, 0)} for name in names for _ in range(20)]}
+        self._clients: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._clients = [asyncio.create_task(self._send()) for _ in range(4)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._http.aclose()
+
+    async def _send(self) -> None:
+        while True:
+            await self._http.post("/v1/steps", json=self._steps)
+
+
+async def answers_of_one_connection(server: ConveyorServer, request: bytes, count: int) -> list[tuple[bytes, float]]:
+    """Send a request over and over on one connection; return each status line, and after how many seconds it came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    answers = []
+    try:
+        async with asyncio.timeout(60):
+            for _ in range(count):
+                sent_at = time.monotonic()
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                (length,) = (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
+                await reader.readexactly(length)
+                answers.append((head.partition(b"\r\n")[0], time.monotonic() - sent_at))
+    finally:
+        writer.close()
+    return answers
+
+
+def plain_step(session_id: str, headers: str = "") -> bytes:
+    body = orjson.dumps({"x": reading(0, 0)})
+    head = f"POST /v1/sessions/{session_id}/steps HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def test_a_refusal_on_the_short_way_is_not_held_back(busy: ConveyorServer) -> None:
+    (name,) = names = await opened(busy, 1)
+    async with Crowd(busy, names):
+        answers = await answers_of_one_connection(busy, plain_step(name), 300)
+    assert {status.split()[1] for status, _ in answers} == {b"200", b"429"}
+    # Held back, it would come with the next answer, or when the idle connection is closed after 5 s.
+    assert max(after_s for status, after_s in answers if b"429" in status) < 4
+
+
+async def test_a_stranger_is_told_nothing_of_how_busy_a_service_is(redis: RedisServer, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    headers = bearer(ring.add("a", *ALL))
+    with ConveyorServer(redis_url=redis.url, max_queue=1, api_keys=ring.path) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30, headers=headers) as http:
+            assert (await http.put("/v1/sessions/s", json={"model": "hotspot"})).status_code == 201
+        async with Crowd(server, ["s"], headers):
+            known = plain_step("s", f"Authorization: {headers['Authorization']}\r\n")
+            stranger, client = await asyncio.gather(
+                answers_of_one_connection(server, plain_step("s"), 300),
+                answers_of_one_connection(server, known, 300),
+            )
+    assert {status.split()[1] for status, _ in stranger} == {b"401"}
+    assert b"429" in {status.split()[1] for status, _ in client}, "the service was not busy: nothing was tried"
 
 
 async def test_on_a_socket_of_many_sessions_each_step_is_answered_in_its_place(busy: ConveyorServer) -> None:
@@ -92,6 +168,14 @@ def test_a_plain_step_is_known_by_its_bytes() -> None:
         (b"Content-Length: 9", b"X: y"),
         (b"\r\n\r\n", b"\r\n"),
         (b"Host: h", b"Host: h\nTransfer-Encoding: chunked"),
+        (b"Host: h", b"Transfer-Encoding : chunked"),
+        (b"Host: h", b"X: y\r\n Transfer-Encoding: chunked"),
+        (b"Host: h", b"X: y\rTransfer-Encoding: chunked"),
+        (b"Host: h", b"X: \0"),
+        (b"Host: h", b"no header"),
+        (b"Host: h", b"Origin: https://a.example"),
+        (b"sessions/a/", b"sessions/a\r\nX:y/"),
+        (b"sessions/a/", b"sessions/a#/"),
     ],
 )
 def test_what_is_more_or_less_is_read_by_the_library(what: bytes, by: bytes) -> None:

@@ -218,3 +218,25 @@ def test_the_page_lists_every_limit_that_is_a_setting_with_its_default() -> None
 def test_the_page_lists_every_limit_of_the_code() -> None:
     listed = re.findall(r"^\| [^|]+ \| ([\d.e+]+) \| `(MAX_\w+)` \|", PAGE, re.MULTILINE)
     assert {name: float(value) for value, name in listed} == OF_CODE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells there how much memory is in use")
+def test_names_that_no_session_has_are_not_remembered(redis: RedisServer) -> None:
+    def resident_bytes(pid: int) -> int:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    with ConveyorServer(redis_url=redis.url) as service, httpx.Client(base_url=service.url, timeout=30) as client:
+
+        def ask(number: int) -> None:
+            name = f"{number}-" + "a" * 1_900_000
+            answered = client.post("/v1/steps", json={"steps": [{"session_id": name, "x": readings(1)[0]}]})
+            assert answered.json()["results"][0]["error"]["code"] == "session_not_found"
+
+        for number in range(20):
+            ask(number)
+        before = resident_bytes(service.pid)
+        for number in range(20, 120):
+            ask(number)
+        # Each name that is kept takes as much as it is long, and a second time as it goes to Redis.
+        assert resident_bytes(service.pid) - before < 100 * 1_900_000 / 2

@@ -1,6 +1,8 @@
 """No key and no token is written down anywhere: not in logs at any level, not in errors, not in the documentation."""
 
 import json
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,3 +75,21 @@ def test_a_whole_run_with_all_that_can_be_logged_shows_no_secret(
     secrets |= {name.rpartition(".")[2] for name in credentials if "." in name}
     assert all(len(secret) > 20 for secret in secrets)
     assert [secret for secret in secrets if secret in written] == []
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_shows_no_variables(log_format: str) -> None:
+    program = f"""
+import logging
+from service import logs
+logs.configure("debug", "{log_format}")
+def known(credential):
+    raise ValueError("a defect")
+try:
+    known("a-" + "secret")
+except ValueError:
+    logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert "a defect" in run.stderr
+    assert "a-secret" not in run.stderr

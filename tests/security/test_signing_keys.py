@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jwt
@@ -173,3 +174,43 @@ def test_a_service_whose_issuer_is_away_starts_says_so_and_lets_tokens_in_when_i
                 "unauthenticated",
                 "a token is needed",
             )
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by its id", "by none"])
+async def test_who_connected_with_a_token_of_a_key_that_was_replaced_is_no_longer_good(
+    tmp_path: Path, named: bool
+) -> None:
+    issuer = Issuer("ES256")
+    tokens = tokens_of(issuer, tmp_path)
+    token = issuer.token(*ALL)
+    if not named:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        token = jwt.encode(claims, issuer.private["es256"][1], "ES256")
+    principal = await tokens.authenticate(token.encode())
+    await tokens.refresh()
+    assert tokens.holds(principal)
+    issuer.add("es256")  # another key of the same id
+    issuer.publish(tmp_path / "keys.json")
+    await tokens.refresh()
+    assert not tokens.holds(principal)
+
+
+async def test_a_token_that_was_verified_while_its_key_was_withdrawn_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = Issuer("ES256")
+    keys = SigningKeys(str(issuer.publish(tmp_path / "keys.json")), ("ES256",))
+    tokens = JwtTokens(keys, TERMS)
+    token = issuer.token(*ALL).encode()
+    decode = jwt.decode
+
+    def decode_slowly(*args: Any, **options: Any) -> Any:
+        claims = decode(*args, **options)
+        issuer.add("es256")
+        issuer.publish(tmp_path / "keys.json")
+        keys._refresh_file(keys._file)  # type: ignore[arg-type]  # what the watching thread does, at the worst moment
+        return claims
+
+    monkeypatch.setattr(jwt, "decode", decode_slowly)
+    await tokens.authenticate(token)
+    assert tokens.known(token) is None

@@ -197,3 +197,8 @@ def test_a_socket_ends_with_its_token(guarded: ConveyorServer, issuer: Issuer) -
         require_problem_body(socket.receive()["error"], 401, "unauthenticated", "no longer good")
         closed = socket.closed()
         assert (closed.code, closed.reason) == (1008, "unauthenticated")
+
+
+async def test_a_subject_of_half_characters_is_a_name_that_can_be_written(issuer: Issuer, tmp_path: Path) -> None:
+    principal = await tokens_of(issuer, tmp_path).authenticate(issuer.token(*ALL, sub="a\ud800").encode())
+    assert principal.name.encode() == b"a\\ud800"
