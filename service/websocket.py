@@ -118,6 +118,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         begun = self.handshake_complete  # the library says so of all that have ended
         super().connection_lost(exc)
         self._on_message = self._on_writable = None
+        self._unread.clear()  # of a client that left while it was kept waiting
         self.conn.parser.close()
         if begun:
             self.scope = self.scope | {"extensions": {}}
