@@ -115,7 +115,7 @@ def overload(
     """Send more than the service can do, and see what becomes of it."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     found = []
-    with running((CONVEYOR,), refuses=True) as servers:
+    with running((CONVEYOR,)) as servers:
         population.fill(servers.redis, PREFIX, SESSIONS)
         for name in only.split(","):
             kind = KINDS[name]

@@ -67,13 +67,13 @@ class Servers(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def running(subjects: Sequence[str] = (CONVEYOR, NAIVE, ECHO), *, refuses: bool = False) -> Iterator[Servers]:
+def running(subjects: Sequence[str] = (CONVEYOR, NAIVE, ECHO), *, patient: bool = False) -> Iterator[Servers]:
     """Run Redis and the subjects, and end them. Raises RuntimeError where one does not start. See `conveyor`."""
     with ExitStack() as stack:
         folder = stack.enter_context(temporary())
         core = stack.enter_context(divided())
         redis = stack.enter_context(redis_server(folder))
-        started = {name: stack.enter_context(_subject(name, redis, folder, core, refuses)) for name in subjects}
+        started = {name: stack.enter_context(_subject(name, redis, folder, core, patient)) for name in subjects}
         yield Servers(redis, started, core)
 
 
@@ -106,26 +106,26 @@ def redis_server(folder: Path, **options: str) -> Iterator[Redis]:
 
 @contextmanager
 def conveyor(
-    redis: Redis, folder: Path, core: set[int], *, model: Path = MODEL, workers: int = 1, refuses: bool = False
+    redis: Redis, folder: Path, core: set[int], *, model: Path = MODEL, workers: int = 1, patient: bool = False
 ) -> Iterator[Server]:
     """Run the service, on a model of the usual place in its repository (``<repository>/<name>/<version>/``).
 
-    Unless it `refuses` what would wait too long, as it does by default, it takes whatever a closed loop sends: that
-    never sends more than it gets answered.
+    One that is `patient` refuses nothing, however large a crowd the closed loop is: that never sends more than it gets
+    answered.
     """
     port = free_port()
     command = [sys.executable, "-m", "service", "serve", f"--port={port}", f"--workers={workers}"]
     environment = {"CONVEYOR_REDIS_URL": redis.url, "CONVEYOR_MODELS": str(model.parents[2])}
-    if not refuses:
+    if patient:
         environment["CONVEYOR_MAX_WAIT_S"] = _PATIENT_S
     with process(command, environment, folder / "conveyor.log", answering(port, "/readyz"), core) as pid:
         yield Server(CONVEYOR, f"http://127.0.0.1:{port}", pid, opens=True, forecasts=True, model=model)
 
 
 @contextmanager
-def _subject(name: str, redis: Redis, folder: Path, core: set[int], refuses: bool) -> Iterator[Server]:
+def _subject(name: str, redis: Redis, folder: Path, core: set[int], patient: bool) -> Iterator[Server]:
     if name == CONVEYOR:
-        with conveyor(redis, folder, core, refuses=refuses) as server:
+        with conveyor(redis, folder, core, patient=patient) as server:
             yield server
         return
     port = free_port()

@@ -198,10 +198,10 @@ def soak(
     results: Annotated[Path, typer.Option(help="Folder for the JSON and the chart.")] = RESULTS,
 ) -> None:
     """Keep the service at work, and see what grows."""
-    with running((CONVEYOR,)) as patient:
+    with running((CONVEYOR,), patient=True) as patient:
         scenario = Scenario("soak", "", "websocket", SENSORS)
         carried = measure(scenario, CONVEYOR, patient, warm_up_s=1, seconds=5).steps_per_s
-    with running((CONVEYOR,), refuses=True) as servers:
+    with running((CONVEYOR,)) as servers:
         soaking = Soaking(servers, load * carried)
         samples = uvloop.run(soaking.run(60 * minutes))
     command = " ".join(["python -m bench.soak", *sys.argv[1:]])

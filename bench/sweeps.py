@@ -72,7 +72,7 @@ _WIRES: dict[Wire, str] = {"http": "REST", "websocket": "WebSocket"}
 
 
 def over_connections(sizes: Sizes) -> Iterator[Point]:
-    with running((CONVEYOR, NAIVE)) as servers:
+    with running((CONVEYOR, NAIVE), patient=True) as servers:
         for _ in range(sizes.rounds):
             for count in sizes.connections:
                 for wire, told in _WIRES.items():
@@ -83,7 +83,7 @@ def over_connections(sizes: Sizes) -> Iterator[Point]:
 
 def over_batch(sizes: Sizes) -> Iterator[Point]:
     """Sessions in a message; beside it the parts alone, where the message is one batch."""
-    with running((CONVEYOR,)) as servers:
+    with running((CONVEYOR,), patient=True) as servers:
         for _ in range(sizes.rounds):
             for count in sizes.batches:
                 # Two in flight: the service need not wait for the load generator.
@@ -108,7 +108,7 @@ def over_hidden(sizes: Sizes) -> Iterator[Point]:
         started = []
         for hidden in sizes.hidden:
             folder = stack.enter_context(temporary())
-            server = stack.enter_context(conveyor(redis, folder, core, model=model_of(hidden, models)))
+            server = stack.enter_context(conveyor(redis, folder, core, model=model_of(hidden, models), patient=True))
             started.append((hidden, Servers(redis, {CONVEYOR: server}, core)))
         for _ in range(sizes.rounds):
             for hidden, servers in started:

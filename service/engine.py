@@ -53,14 +53,14 @@ class Engine:
         *,
         max_batch: int = 256,
         max_queue: int = 8192,
-        max_wait_s: float = 0.01,
+        max_wait_s: float = 0.03,
         cache_sessions: int = 20_000,
         step_timeout_s: float = 10.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._observer = observer
-        self._admission = Admission(max_queue=max_queue, max_wait_s=max_wait_s)
+        self._admission = Admission(max_queue=max_queue, max_wait_s=max_wait_s, max_batch=max_batch)
         self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._former: BatchFormer[SessionKey, Pending] = BatchFormer(
@@ -68,14 +68,14 @@ class Engine:
         )
         self._cache: LRU[SessionKey, bytes] = LRU(cache_sessions)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Task[None], StepBatch] = {}
         self._pump_is_due = False
         self._busy_s = time.process_time()
         self._refused = 0
         self._may_refuse = _FEWEST_REFUSALS
         self._held: list[Callable[[], None]] = []
         self._refusal: Overloaded | None = None
-        self._closed = False
+        self._closed = self._ended = False
 
     async def step(self, key: SessionKey, timestep: Timestep) -> Result:
         """Advance a session, or raise the `ConveyorError` for which it stays where it is."""
@@ -156,7 +156,7 @@ class Engine:
 
     async def settle(self) -> None:
         """Return when what has been admitted until now has been answered."""
-        admitted: list[asyncio.Future[Any]] = [*self._tasks, *(step.future for step in self._former.steps())]
+        admitted: list[asyncio.Future[Any]] = [*self._in_flight, *(step.future for step in self._former.steps())]
         if admitted:
             await asyncio.wait(admitted)
 
@@ -165,12 +165,18 @@ class Engine:
         self._closed = True
         try:
             async with asyncio.timeout(timeout_s):
-                while not self._former.idle:
+                while not (self._former.idle or self._ended):
                     await self.settle()
         except TimeoutError:
-            for task in self._tasks:
+            self._ended = True
+            in_flight = self._in_flight.copy()
+            for task in in_flight:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*in_flight, return_exceptions=True)
+            for batch in in_flight.values():  # a task that is cancelled before it began does nothing at all
+                for turn in batch.turns:
+                    refuse(turn.steps, self._shutting_down(), self._observer)
+                refuse(batch.expired, self._shutting_down(), self._observer)
             refuse(self._former.abandon(), self._shutting_down(), self._observer)
         self._pipeline.close()
 
@@ -187,13 +193,15 @@ class Engine:
 
     def _pump(self) -> None:
         self._pump_is_due = False
+        if self._ended:
+            return
         if self._refused:
             self._refusal = self._refuse_next()
         while (batch := self._former.take(now := self._clock())) is not None:
             self._admission.taken(self._former.waiting, now)
             task = self._loop.create_task(self._process(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._in_flight[task] = batch
+            task.add_done_callback(self._in_flight.pop)
 
     async def _process(self, batch: StepBatch) -> None:
         again: list[StepTurn] = []

@@ -169,7 +169,7 @@ class Pipeline:
                 committed[made.run.layout.ref] += made.run.plan.length
             elif isinstance(verdict, Lost) and verdict.current is not None:
                 self._observer.conflict()
-                self._cache.put(turn.key, verdict.current)
+                self._planner.remember(turn.key, verdict.current)
                 again.append(turn)
             else:
                 self._cache.drop(turn.key)

@@ -77,6 +77,14 @@ class Planner:
                 self._refuse(turn.steps, error)
         return groups
 
+    def remember(self, key: SessionKey, record: bytes) -> None:
+        """Keep a record that a commit brought back, unless it has to be looked at by `read` first."""
+        layout = self._layouts.get(records.kind_of(record))
+        if layout is not None and layout.fits(record):
+            self._cache.put(key, record)
+        else:
+            self._cache.drop(key)
+
     def _layout(self, record: bytes) -> Layout:
         """Return a record's layout. Raises `InvalidRecord`, and `ModelMismatch` where its model is not served."""
         layout = self._layouts.get(records.kind_of(record))

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     """Sessions in one run of a model."""
     max_queue: Positive = 8192
     """Timesteps waiting in this process; beyond, steps are refused with a time to come back."""
-    max_wait_s: Seconds = 0.01
+    max_wait_s: Seconds = 0.03
     """Seconds that steps may wait to be begun while more is sent than can be done; beyond, they are refused."""
     max_chunk: Positive = 512
     """Timesteps in one chunk."""

@@ -126,6 +126,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         begun = self.handshake_complete and hasattr(self, "scope")  # the library says the first of all that have ended
         super().connection_lost(exc)
         self._on_message = self._on_writable = None
+        self._unread.clear()  # of a client that left while it was kept waiting
         self.conn.parser.close()
         if begun and self._offered:
             self.scope = self.scope | {"extensions": {}}

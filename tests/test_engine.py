@@ -153,3 +153,22 @@ async def test_closing_answers_what_was_admitted_and_admits_nothing_more(
     assert [future.result().step for future in admitted] == list(range(1, 201))
     with pytest.raises(ShuttingDown):
         engine.submit(key(), one())
+
+
+@pytest.mark.parametrize("passes", range(12))
+async def test_whenever_it_is_ended_every_step_has_ended(
+    store: CountingStore, models: ModelRepository, passes: int
+) -> None:
+    """Also where the end comes between the making of a batch's task and its first line."""
+    engine = Engine(store, models, PrometheusObserver())
+    sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    for name in range(3):
+        await sessions.create(key(name), "hotspot")
+    await asyncio.gather(*(engine.submit(key(name), one()) for name in range(3)))
+    store.gate.clear()
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    last = [engine.submit(key(name), one()) for name in range(3) for _ in range(2)]
+    await engine.close(0.0)
+    assert all(step.done() for step in last)
+    await engine.close()

@@ -9,6 +9,7 @@ import pytest
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.core.errors import (
+    InvalidRecord,
     ModelMismatch,
     OutcomeUnknown,
     SessionNotFound,
@@ -153,3 +154,17 @@ async def test_closing_ends_in_time_where_the_store_hangs(store: CountingStore, 
         await engine.close(0.1)
     results = await asyncio.gather(writing, waiting, return_exceptions=True)
     assert [type(result) for result in results] == [OutcomeUnknown, ShuttingDown]
+
+
+async def test_a_broken_record_that_a_commit_brings_back_is_not_run(
+    engine: Engine, sessions: Sessions, store: CountingStore
+) -> None:
+    await sessions.create(key(), "hotspot")
+    await engine.step(key(), one())
+    (record,) = await store.load([key()])
+    broken = record[:20] + bytes(8) + record[28:-4]  # another's nonce, and a number too few
+    await store.delete(key())
+    assert await store.create(key(), broken) is None
+    with pytest.raises(InvalidRecord):
+        await engine.step(key(), one())
+    assert await store.load([key()]) == [broken]

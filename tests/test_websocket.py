@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -19,7 +20,7 @@ from websockets.uri import parse_uri
 
 from tests.api.wire import readings
 from tests.conftest import OpenSession
-from tests.servers import ConveyorServer
+from tests.servers import ConveyorServer, RedisServer
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING = 1, 2, 0, 8, 9
 MASK = bytes((0x1D, 0xE5, 0x42, 0xA7))
@@ -195,3 +196,15 @@ def test_what_follows_a_closing_frame_is_not_read(service: ConveyorServer, open_
         answer = client.receive()
     assert answer["step"] == 2
     assert "replayed" not in answer
+
+
+def test_a_client_that_leaves_while_it_is_kept_waiting_is_no_error(redis: RedisServer) -> None:
+    """What was read of it and not handed over is nobody's any more."""
+    with ConveyorServer(redis_url=redis.url, max_in_flight=1) as service:
+        httpx.put(f"{service.url}/v1/sessions/s", json={"model": "hotspot"}, timeout=20)
+        for _ in range(10):
+            with connected(service, "s") as client:
+                client.send(frame(TEXT, step(1)) * 2000)
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert httpx.get(f"{service.url}/healthz", timeout=20).status_code == 200
+        assert "Exception" not in service.output()

@@ -80,7 +80,7 @@ def _running(environment: Path) -> Iterator[Servers]:
         servers = stack.enter_context(running(subjects=()))
         folder = stack.enter_context(temporary())
         started = [
-            stack.enter_context(conveyor(servers.redis, folder, servers.core)),
+            stack.enter_context(conveyor(servers.redis, folder, servers.core, patient=True)),
             stack.enter_context(triton(environment, folder, servers.core)),
             stack.enter_context(litserve(environment, servers.redis, folder, servers.core)),
         ]

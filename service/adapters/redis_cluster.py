@@ -156,7 +156,7 @@ class Cluster:
         elif error.code == "NOSCRIPT" and job.call.by_source is not None and job.command is job.call.command:
             job.command = job.call.by_source()
         elif error.code == "TRYAGAIN":
-            job.outcome = TryAgain(f"Redis cannot be used: {error}")
+            job.outcome = job.lost or TryAgain(f"Redis cannot be used: {error}")
         else:
             self._stale = self._stale or error.code in ("CLUSTERDOWN", *DEMOTED)
             job.outcome = job.lost or refusal(error)

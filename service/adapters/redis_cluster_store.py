@@ -10,7 +10,7 @@ from service.adapters.redis_address import Address
 from service.adapters.redis_cluster import Call, Cluster, TryAgain
 from service.adapters.redis_durability import Durability, NotDurable, fields
 from service.adapters.redis_exchanges import TaggedLink
-from service.adapters.redis_health import Examined, examine
+from service.adapters.redis_health import Examined, examine, run_of
 from service.adapters.redis_link import NotConfirmed, Reply, Script, packed
 from service.adapters.redis_listing import Scanned, Source, page, scan_position
 from service.adapters.redis_records import commit_bulks, create_bulks, key_bulk, tag_of, verdict
@@ -136,21 +136,23 @@ class RedisClusterStore:
         return [outcomes[i] for i in range(len(items))]
 
     async def _scan(self, position: list[Any], pattern: str, count: int) -> Scanned:
-        """Scan the masters in the order of their first slots. A position is a first slot, a node, and its own cursor.
+        """Scan the masters in the order of their first slots. A position is a first slot, its node's run, and a cursor.
 
-        A node that serves the slot no longer has handed its keys to another, which is scanned from its beginning.
+        A node that serves the slot no longer has handed its keys to another, which is scanned from its beginning, as is
+        one that was started anew.
         """
-        slot, node, cursor = position
+        slot, run, cursor = position
         masters = (await self._cluster.slots()).masters()
         following = [(first, address) for address, first in masters.items() if first >= slot]
         if not following:
             return Scanned([], None)
         first, address = following[0]
-        if (first, str(address)) != (slot, node):
+        now = await run_of(partial(self._cluster.call, address))
+        if (first, now) != (slot, run):
             cursor = 0
         found, keys = await self._cluster.call(address, "SCAN", cursor, "MATCH", pattern, "COUNT", count)
         if int(found):
-            return Scanned(keys, [first, str(address), int(found)])
+            return Scanned(keys, [first, now, int(found)])
         return Scanned(keys, [following[1][0], "", 0] if len(following) > 1 else None)
 
 

@@ -106,7 +106,9 @@ class SentinelDial:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            with suppress(RedisError, OSError):  # no sentinel answers, or there is no master: the old one will do
+            # No sentinel answers, or there is no master: the old one will do. A connection that is reset as it is made
+            # is a RuntimeError to uvloop, and must not be the end of the watch.
+            with suppress(RedisError, OSError, RuntimeError):
                 master = await self._sentinel.discover_master(self._service)
                 if master != self._master and self._channel is not None:
                     self._channel.close(ConnectionError("Sentinel names another master"))

@@ -21,6 +21,11 @@ async def examine(ask: Ask, durability: Durability, where: str) -> Examined:
     return Examined(described, _warnings(info))
 
 
+async def run_of(ask: Ask) -> str:
+    """Return what a server calls itself until it ends."""
+    return fields(await ask("INFO", "server")).get("run_id", "")
+
+
 def _warnings(info: dict[str, str]) -> list[str]:
     warnings = []
     if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":

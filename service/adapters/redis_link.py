@@ -155,7 +155,8 @@ class RedisLink:
                 raise NotConfirmed(Reply(error.reply.value, repeated=lost is not None)) from None
             except ReplyError as error:
                 if error.code != "NOSCRIPT" or unknown is None:
-                    raise lost or self.refused(error) from error
+                    refused = self.refused(error)
+                    raise lost or refused from error
                 command, unknown = unknown(), None
             except (StoreUnavailable, OutcomeUnknown) as error:
                 if failed:
@@ -183,6 +184,8 @@ class RedisLink:
                         channel = await self._dial.open()
                         try:
                             self._guard = await guard_for(self._durability, channel, self._timeout_s)
+                            if channel.closed:  # nothing that is sent on it would ever end
+                                raise ConnectionError("the connection broke as it was made")
                         except BaseException:
                             channel.close()
                             raise

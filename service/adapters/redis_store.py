@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from service.adapters.redis_durability import Durability
-from service.adapters.redis_health import examine
+from service.adapters.redis_health import examine, run_of
 from service.adapters.redis_link import NotConfirmed, RedisLink, Reply, Script, bulk
 from service.adapters.redis_listing import Scanned, Source, page, scan_position
 from service.adapters.redis_records import (
@@ -39,7 +39,7 @@ class RedisStore:
         self._commit = Script("commit")
         self._create = Script("create")
         self._description = description or f"Redis at {shown(url)}"
-        self._source = Source(0, scan_position, self._scan, self.load)
+        self._source = Source(["", 0], _is_position, self._scan, self.load)
 
     async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
         values: list[bytes | None] = await self._certain(self._link.many(b"MGET", [key_bulk(key) for key in keys]))
@@ -93,9 +93,13 @@ class RedisStore:
     async def close(self) -> None:
         await self._link.close()
 
-    async def _scan(self, position: int, pattern: str, count: int) -> Scanned:
-        following, keys = await self._read("SCAN", position, "MATCH", pattern, "COUNT", count)
-        return Scanned(keys, int(following) or None)
+    async def _scan(self, position: list[Any], pattern: str, count: int) -> Scanned:
+        """Scan on. A position is a server's run and its cursor, which means nothing to another run of the server."""
+        run, cursor = position
+        if run != (now := await run_of(self._read)):
+            cursor = 0
+        following, keys = await self._read("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+        return Scanned(keys, [now, int(following)] if int(following) else None)
 
     async def _read(self, *command: Any) -> Any:
         """Send a command that changes nothing."""
@@ -109,6 +113,10 @@ class RedisStore:
             raise unconfirmed() from error
         except OutcomeUnknown as error:
             raise StoreUnavailable(f"Redis did not answer: {error.__cause__ or error}") from error
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and scan_position(value[1])
 
 
 def unconfirmed() -> StoreUnavailable:

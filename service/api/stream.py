@@ -34,14 +34,23 @@ async def stream(socket: Socket) -> None:
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
     decoder, submit = socket.encoding.step, submitter(socket)
+    untold: _Refused | None = None
 
     def ask(content: bytes | str) -> Asked:
-        if (refusal := services.engine.refusal(key.tenant)) is not None:
-            return _Refused(refusal)
-        try:
-            return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
-        except ConveyorError as error:
-            return _Refused(error)
+        nonlocal untold
+        if untold is not None:
+            if not untold.told:
+                return untold  # it closes the socket: what is behind it must not be applied in its place
+            untold = None
+        if (refusal := services.engine.refusal(key.tenant)) is None:
+            try:
+                return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
+            except Overloaded as error:
+                refusal = error
+            except ConveyorError as error:
+                return _Refused(error)
+        untold = _Refused(refusal)
+        return untold
 
     await Conversation(socket, services, ask).run()
 
@@ -130,11 +139,13 @@ class _Refused:
     def __init__(self, error: ConveyorError, *, fatal: bool = True) -> None:
         self._error = error
         self._fatal = fatal
+        self.told = False
 
     def undone(self) -> None:
         return None
 
     def reply(self, *, pipelined: bool) -> Reply:
+        self.told = True
         wire = wire_of(self._error)
         closes = self._fatal and (pipelined or not wire.fragile)
         return Reply({"error": problem(self._error)}, wire.close if closes else None)

@@ -14,7 +14,8 @@ from random import Random
 _PATIENCE_S = 0.1
 _CALM_S = 1.0
 _LARGE = 64
-"""Timesteps in a batch from which on it tells what a step costs under load: a small one is dear, each step of it."""
+"""Timesteps in a batch from which on it tells what a step costs under load: a small one is dear, each step of it.
+Where batches have fewer sessions by `max_batch`, it is as many."""
 _LEAST = 64
 """Timesteps that may always wait. Where they take longer than `max_wait_s`, smaller batches would help nobody."""
 _WEIGHT = 0.2
@@ -28,10 +29,13 @@ _SPREAD = 0.5, 1.5
 class Admission:
     """See the module. `limit` is the count of waiting timesteps from which on a step is refused."""
 
-    def __init__(self, *, max_queue: int, max_wait_s: float, random: Random | None = None) -> None:
+    def __init__(
+        self, *, max_queue: int, max_wait_s: float, max_batch: int = _LARGE, random: Random | None = None
+    ) -> None:
         self.limit = max_queue
         self._max_queue = max_queue
         self._max_wait_s = max_wait_s
+        self._large = min(_LARGE, max_batch)
         self._random = random or Random()  # noqa: S311  # spreads, and guards nothing
         self._cost_s: float | None = None
         self._beyond_since: float | None = None
@@ -60,7 +64,7 @@ class Admission:
 
     def worked(self, timesteps: int, busy_s: float) -> None:
         """Say that a batch has ended, and how much processor time has been used since the one before it."""
-        if timesteps >= _LARGE:
+        if timesteps >= self._large:
             cost_s = busy_s / timesteps
             self._cost_s = cost_s if self._cost_s is None else self._cost_s + _WEIGHT * (cost_s - self._cost_s)
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -205,3 +206,32 @@ async def test_a_server_that_is_no_cluster_says_so() -> None:
 async def test_what_is_wrong_with_a_url_is_said(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         open_redis(url, timeout_s=1.0, description=None, durability="none")
+
+
+async def test_a_write_that_may_have_been_made_stays_in_doubt_where_its_slot_moves_meanwhile() -> None:
+    """The first reply is lost, then some of the keys have moved; by the time of a third attempt others have written."""
+    scripts = 0
+
+    async def node(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal scripts
+        with closing(writer):
+            while asked := await reader.read(100_000):
+                if b"SLOTS" in asked:
+                    writer.write(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % port)
+                elif b"EVAL" not in asked:
+                    writer.write(b"+PONG\r\n")
+                else:
+                    scripts += 1
+                    if scripts == 1:
+                        return
+                    later = session(5)
+                    reply = b"*1\r\n$%d\r\n%b\r\n" % (len(later), later)
+                    writer.write(b"-TRYAGAIN\r\n" if scripts == 2 else reply * asked.count(b"EVAL"))
+
+    listener = await asyncio.start_server(node, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    store = RedisClusterStore(f"redis+cluster://127.0.0.1:{port}", timeout_s=1.0)
+    made = await store.commit(commits(neighbours(KEYS[0], 2), 1))
+    assert [type(outcome) for outcome in made] == [OutcomeUnknown] * 2
+    await store.close()
+    listener.close()

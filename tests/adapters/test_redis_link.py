@@ -79,3 +79,21 @@ async def test_a_connection_that_was_closed_meanwhile_is_replaced_unnoticed(serv
         assert (await link.call("ECHO", "again")).repeated
         assert await connection_id(link) != before
         await link.close()
+
+
+async def test_a_connection_that_breaks_as_its_server_is_asked_leaves_nobody_waiting() -> None:
+    info = b"redis_version:7.2.0\r\naof_enabled:1\r\n"
+
+    async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while asked := await reader.read(1000):
+                writer.write(b"$%d\r\n%b\r\nand no reply\r\n" % (len(info), info) if b"INFO" in asked else b"+PONG\r\n")
+
+    listener = await asyncio.start_server(breaking, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    link = RedisLink(url, timeout_s=1.0, durability="aof")
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreUnavailable):
+            await link.call("GET", "a")
+    await link.close()
+    listener.close()

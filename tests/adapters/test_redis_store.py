@@ -228,3 +228,20 @@ async def test_there_is_nothing_to_say_of_a_redis_that_keeps_everything() -> Non
         store = RedisStore(server.url)
         assert (await store.health()).warnings == []
         await store.close()
+
+
+async def test_a_listing_goes_on_over_a_restart_of_the_server() -> None:
+    """A cursor of SCAN means nothing to a server that has been started anew: it hashes otherwise."""
+    ids = {str(number) for number in range(400)}
+    with RedisServer(appendonly="yes") as server:
+        store = RedisStore(server.url)
+        for id_ in ids:
+            assert await store.create(SessionKey("t", id_), session(0)) is None
+        page = await store.scan("t", None, None, 200)
+        found = {id_ for id_, _ in page.sessions}
+        server.restart()
+        while page.cursor is not None:
+            page = await store.scan("t", None, page.cursor, 100)
+            found |= {id_ for id_, _ in page.sessions}
+        assert found == ids
+        await store.close()

@@ -1,6 +1,7 @@
 """A process that is sent more than it can do: refused at once, in the wire's words, on every way in."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import httpx
 import orjson
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from service.http import is_plain_step
 from tests.security.credentials import ALL, KeyRing, bearer
@@ -186,3 +188,23 @@ def test_what_is_more_or_less_is_read_by_the_library(what: bytes, by: bytes) -> 
 
 def test_two_requests_in_one_piece_are_read_by_the_library() -> None:
     assert not is_plain_step(PLAIN + PLAIN)
+
+
+async def test_on_a_socket_of_one_session_nothing_is_applied_behind_what_was_refused(busy: ConveyorServer) -> None:
+    """Else the session would count a step that its client never sent there: what it counts, it has consumed."""
+    closed = 0
+    for name in await opened(busy, 10):
+        answered = 0
+        async with connect(f"{busy.ws_url}/v1/sessions/{name}/stream") as socket:
+            await socket.recv()
+            with contextlib.suppress(ConnectionClosed):
+                for i in range(SENT):
+                    await socket.send(orjson.dumps({"x": reading(0, i)}))
+                    await asyncio.sleep(0)
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(SENT):
+                    answered += "outputs" in orjson.loads(await socket.recv())
+            closed += socket.close_code == 4429
+        async with httpx.AsyncClient(base_url=busy.url, timeout=30) as http:
+            assert (await http.get(f"/v1/sessions/{name}")).json()["step"] == answered
+    assert closed, "nothing was refused with more behind it"

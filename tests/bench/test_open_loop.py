@@ -13,7 +13,7 @@ from bench.soak import Sample, slopes
 
 
 def test_all_that_falls_due_is_answered_one_way_or_the_other() -> None:
-    with running((CONVEYOR,), refuses=True) as servers:
+    with running((CONVEYOR,)) as servers:
         population.fill(servers.redis, PREFIX, SESSIONS)
         for kind in KINDS.values():
             load = offer(kind, servers, 200.0, 1.0).load

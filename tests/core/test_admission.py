@@ -75,3 +75,11 @@ def test_who_is_refused_is_told_as_long_as_what_was_refused_would_take(admission
     assert 0.5 * work_s <= told[-1] <= 1.5 * work_s
     assert len(set(told)) == len(told), "nobody is told the same"
     assert 0.05 <= admission.refused(1, 1000.0) <= 0.15, "what was refused long ago does not count"
+
+
+def test_where_batches_are_small_they_tell_what_a_step_costs() -> None:
+    admission = Admission(max_queue=8000, max_wait_s=WAIT_S, max_batch=8)
+    admission.worked(8, 8 * COST_S)
+    admission.taken(300, 0.0)
+    admission.taken(300, 0.2)
+    assert admission.limit == ACCEPTABLE
