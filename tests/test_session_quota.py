@@ -8,7 +8,7 @@ import pytest
 from service.adapters.memory_places import MemoryPlaces
 from service.adapters.memory_store import MemoryStore
 from service.adapters.model_repository import ModelRepository
-from service.core.errors import ConveyorError, InvalidRecord, QuotaExceeded, SessionExists, StoreUnavailable
+from service.core.errors import ConveyorError, QuotaExceeded, SessionExists, StoreUnavailable
 from service.core.quota import BEING_MADE_S, LOOK_AT_ONCE, LOOK_WITHIN_S
 from service.core.session import SessionKey
 from service.engine import Engine
@@ -164,7 +164,7 @@ async def test_bytes_that_are_no_session_count_too(
     for name in "abc":
         store._records[key(name)] = (b"not a record", float("inf"))
     time.now += 2
-    with pytest.raises((QuotaExceeded, InvalidRecord)):
+    with pytest.raises(QuotaExceeded):
         await opened(limited, "d")
 
 
