@@ -1,20 +1,25 @@
 """The quota of sessions: who gets a place, and how places come free."""
 
 import asyncio
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
 from service.adapters.memory_places import MemoryPlaces
 from service.adapters.memory_store import MemoryStore
 from service.adapters.model_repository import ModelRepository
-from service.core.errors import ConveyorError, QuotaExceeded, SessionExists, StoreUnavailable
+from service.adapters.redis_open import open_redis
+from service.beside import beside
+from service.core.errors import ConveyorError, QuotaExceeded, SessionExists, SessionNotFound, StoreUnavailable
 from service.core.quota import BEING_MADE_S, LOOK_AT_ONCE, LOOK_WITHIN_S
 from service.core.session import SessionKey
 from service.engine import Engine
 from service.quotas import Quota
 from service.sessions import Sessions
 from tests.engines import CountingStore, key, one
+from tests.servers import RedisServer, redis_command
 
 
 class Time:
@@ -202,3 +207,37 @@ async def test_a_limit_that_was_lowered_lets_nobody_in_until_there_is_room(place
     for name in "ab":
         await lower.deleted(key(name))
     await lower.admit(key("d"))
+
+
+async def test_however_openings_and_deletions_come_in_between_each_other_all_are_counted(
+    redis: RedisServer, models: ModelRepository, engine: Engine
+) -> None:
+    """Two processes, few names, a limit that is always reached."""
+    limit, names, tenant = 3, "abcdef", "churning"
+    stores = [open_redis(redis.url, timeout_s=5, description=None, durability="none") for _ in range(2)]
+    both = [
+        Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=60, max_history=1, quota=quota)
+        for store in stores
+        for quota in [Quota(limit, beside(store).places, store)]
+    ]
+    draw = random.Random(7)
+
+    async def churn() -> None:
+        for _ in range(40):
+            sessions, name = draw.choice(both), SessionKey(tenant, draw.choice(names))
+            with suppress(QuotaExceeded, SessionExists, SessionNotFound):
+                await (sessions.delete(name) if draw.random() < 0.5 else sessions.create(name, "hotspot"))
+
+    for _ in range(10):
+        await asyncio.gather(*(churn() for _ in range(8)))
+        there = {session_id for session_id, _ in (await both[0].list(tenant, None, None, 100)).sessions}
+        counted = set(redis_command(redis.url, "ZRANGE", f"conveyor:quota:{{0}}:{tenant}", "0", "-1"))
+        assert there <= counted
+        assert len(counted) <= limit
+    for name in names:
+        with suppress(SessionNotFound):
+            await both[0].delete(SessionKey(tenant, name))
+    for name in names[:limit]:
+        await both[1].create(SessionKey(tenant, name), "hotspot")
+    for store in stores:
+        await store.close()
