@@ -127,9 +127,18 @@ async def test_sessions_of_before_the_limit_can_be_used_and_replaced(limited: Se
         await opened(limited, "d")
 
 
+class SlowStore(CountingStore):
+    """Takes its time to read, so that who reads at once is seen to."""
+
+    async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
+        await asyncio.sleep(0.01)
+        return await super().load(keys)
+
+
 async def test_the_sessions_that_are_there_are_read_once_in_an_hour(
-    models: ModelRepository, engine: Engine, store: CountingStore, places: MemoryPlaces, time: Time
+    models: ModelRepository, engine: Engine, places: MemoryPlaces, time: Time
 ) -> None:
+    store = SlowStore()
     many = 2 * LOOK_AT_ONCE + 1
     quota = Quota(many, places, store)
     limited = Sessions(store, models, engine, default_ttl_s=86_400, max_ttl_s=86_400, max_history=1, quota=quota)
