@@ -19,20 +19,14 @@ from fastapi import FastAPI
 from service import logs
 from service.adapters.deferred import DeferredObserver
 from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, FolderInUse
-from service.adapters.memory_rates import MemoryRates
 from service.adapters.memory_store import MemoryStore
-from service.adapters.memory_tickets import MemoryTickets
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.adapters.model_trial import Trial
 from service.adapters.redis_address import SCHEMES
 from service.adapters.redis_binary import find_binary
-from service.adapters.redis_cluster_store import RedisClusterStore
 from service.adapters.redis_durability import NotDurable
 from service.adapters.redis_open import open_redis
-from service.adapters.redis_rates import RedisRates
-from service.adapters.redis_store import RedisStore
-from service.adapters.redis_tickets import RedisTickets
 from service.adapters.redis_url import require_usable, shown
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
@@ -41,13 +35,16 @@ from service.api.handshake import Handshakes
 from service.api.hot import Application, Layer
 from service.api.origin import SocketOrigins, with_cors
 from service.api.rate_limits import RateLimits
+from service.api.socket_quota import SocketQuota
 from service.authentication import credentials, watched
 from service.banner import banner
+from service.beside import beside
 from service.core.errors import Unavailable
-from service.core.ports import Observer, StateStore
+from service.core.ports import StateStore
 from service.core.rate import rate_limit
 from service.drain import Drain
 from service.engine import Engine
+from service.quotas import Quota
 from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
@@ -112,6 +109,8 @@ def _layers(settings: Settings) -> list[Layer]:
         layers.append(Gate)
     if settings.authenticates or settings.rate_limit is not None:
         layers.append(RateLimits)
+    if settings.max_sockets is not None:
+        layers.append(partial(SocketQuota, limit=settings.max_sockets))
     return layers
 
 
@@ -152,15 +151,6 @@ def _spare_the_collector() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
-def _rates(settings: Settings, store: StateStore, observer: Observer) -> Rates:
-    default = None if settings.rate_limit is None else rate_limit(settings.rate_limit, settings.rate_burst)
-    return Rates(
-        default,
-        RedisRates(store.link) if isinstance(store, RedisStore | RedisClusterStore) else MemoryRates(),
-        observer,
-    )
-
-
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
     try:
@@ -187,7 +177,9 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         step_timeout_s=settings.step_timeout_s,
     )
     stack.push_async_callback(engine.close)
-    rates = _rates(settings, store, observer)
+    besides = beside(store)
+    default = None if settings.rate_limit is None else rate_limit(settings.rate_limit, settings.rate_burst)
+    rates = Rates(default, besides.buckets, observer)
     stack.push_async_callback(rates.close)
     return Services(
         engine=engine,
@@ -198,6 +190,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
             default_ttl_s=settings.session_ttl_s,
             max_ttl_s=settings.max_ttl_s,
             max_history=settings.max_history,
+            quota=None if settings.max_sessions is None else Quota(settings.max_sessions, besides.places, store),
         ),
         models=repository,
         store=store,
@@ -209,7 +202,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
             ticket_ttl_s=settings.ticket_ttl_s,
         ),
         rates=rates,
-        tickets=RedisTickets(store.link) if isinstance(store, RedisStore | RedisClusterStore) else MemoryTickets(),
+        tickets=besides.tickets,
         exposition=observer.exposition,
         authenticator=authenticator,
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -10,8 +10,9 @@ import typer
 from service import logs
 from service.api.schemas import session_info
 from service.app import StartupError, open_store
+from service.beside import beside
 from service.core.access import ANYBODY
-from service.core.errors import ConveyorError, InvalidRecord
+from service.core.errors import ConveyorError, InvalidRecord, Unavailable
 from service.core.ports import StateStore
 from service.core.record import decode
 from service.core.session import SessionKey
@@ -69,7 +70,11 @@ def delete_session(
     """Delete a session."""
 
     async def run(store: StateStore) -> None:
-        if not await store.delete(SessionKey(tenant, session_id)):
+        key = SessionKey(tenant, session_id)
+        existed = await store.delete(key)
+        with suppress(Unavailable):  # it is deleted, and its place is found free a little later
+            await beside(store).places.release(key)
+        if not existed:
             fail(f"there is no session {session_id!r}")
         typer.echo(f"deleted {session_id}")
 

@@ -14,6 +14,7 @@ from service.core.errors import (
     InvalidRequest,
     ModelMismatch,
     NonFiniteOutput,
+    QuotaExceeded,
     SessionExists,
     SessionNotFound,
 )
@@ -23,6 +24,7 @@ from service.core.timestep import rows
 from service.engine import Engine
 from service.pipeline import all_finite, unix_ms
 from service.planner import not_found
+from service.quotas import Quota
 
 _MAX_STEP = 2**52
 """What a record may say that it has consumed. Beyond twice that, numbers in JSON are no longer exact."""
@@ -36,10 +38,18 @@ class Opened(NamedTuple):
 
 
 class Sessions:
-    """Opens and keeps sessions. Times to live are in seconds."""
+    """Opens and keeps sessions. Times to live are in seconds. Without a `quota`, a tenant may have any number."""
 
     def __init__(
-        self, store: StateStore, models: Models, engine: Engine, *, default_ttl_s: int, max_ttl_s: int, max_history: int
+        self,
+        store: StateStore,
+        models: Models,
+        engine: Engine,
+        *,
+        default_ttl_s: int,
+        max_ttl_s: int,
+        max_history: int,
+        quota: Quota | None = None,
     ) -> None:
         self._store = store
         self._models = models
@@ -47,6 +57,7 @@ class Sessions:
         self._default_ttl_s = default_ttl_s
         self._max_ttl_s = max_ttl_s
         self._max_history = max_history
+        self._quota = quota
 
     async def open(
         self,
@@ -58,8 +69,8 @@ class Sessions:
     ) -> Opened:
         """Open a session, or resume the one of that name; its own state wins over `history` then.
 
-        Raises `ModelNotFound`, `InvalidRequest`, `InvalidTimestep` for the history, and `ModelMismatch` (a
-        `Conflict`) where the session there belongs to another model or version than was asked for.
+        Raises `ModelNotFound`, `InvalidRequest`, `InvalidTimestep` for the history, `ModelMismatch` where the session
+        there belongs to another model or version than was asked for, and `QuotaExceeded`.
         """
         wanted = self._models.find(model, version)
         if (stored := await self._load(key)) is None:
@@ -94,7 +105,10 @@ class Sessions:
     async def delete(self, key: SessionKey) -> None:
         """Forget a session. Raises `SessionNotFound`."""
         self._engine.forget(key)
-        if not await self._store.delete(key):
+        existed = await self._store.delete(key)
+        if self._quota is not None:
+            await self._quota.deleted(key)
+        if not existed:
             raise not_found(key)
 
     async def reset(self, key: SessionKey) -> Session:
@@ -104,7 +118,7 @@ class Sessions:
         return await self._replace(key, session, _fresh(model, session.ttl_s))
 
     async def fork(self, key: SessionKey, new: SessionKey, ttl_s: int | None = None) -> Session:
-        """Copy a session to a name that is free. Raises `SessionNotFound` and `SessionExists`."""
+        """Copy a session to a name that is free. Raises `SessionNotFound`, `SessionExists` and `QuotaExceeded`."""
         source = await self.get(key)
         copy = _anew(source, source.ttl_s if ttl_s is None else self._ttl(ttl_s))
         await self._keep(new, copy)
@@ -117,7 +131,8 @@ class Sessions:
     async def restore(self, key: SessionKey, content: bytes) -> Opened:
         """Put a session where a record says, whether one is there or not.
 
-        Raises `InvalidRecord`, and `ModelMismatch` where the very file that computed its state is not served.
+        Raises `InvalidRecord`, `ModelMismatch` where the very file that computed its state is not served, and
+        `QuotaExceeded`.
         """
         session = record.decode(content)
         Layout(session.model, self._models.holding(session.model).spec).require(session)
@@ -137,6 +152,19 @@ class Sessions:
 
     async def _create(self, key: SessionKey, session: Session) -> Session | None:
         """Keep a session under a name that is free. Returns None, or the session that is there already."""
+        if self._quota is None:
+            return await self._create_uncounted(key, session)
+        try:
+            await self._quota.admit(key)
+        except QuotaExceeded:
+            if (stored := await self._load(key)) is None:
+                raise
+            return stored  # opened while there was no limit
+        stored = await self._create_uncounted(key, session)
+        await self._quota.made(key, (stored or session).ttl_s)
+        return stored
+
+    async def _create_uncounted(self, key: SessionKey, session: Session) -> Session | None:
         if (stored := await self._store.create(key, record.encode(session))) is not None:
             return record.decode(stored)
         self._engine.forget(key)

@@ -116,6 +116,10 @@ class Settings(BaseSettings):
     other request counts as one. Unset: as many as there is room for."""
     rate_burst: Positive | None = None
     """Timesteps that it may ask for at once after a rest. Unset: those of a second."""
+    max_sessions: Positive | None = None
+    """Sessions that one tenant may have, on all processes together. Unset: as many as Redis has room for."""
+    max_sockets: Positive | None = None
+    """WebSockets that one tenant may have open at this process. Unset: as many as `max_connections` allows."""
     ticket_ttl_s: Annotated[float, Gt(0), Le(3600)] = 30.0
     """Seconds in which a ticket for a WebSocket must be used."""
     allowed_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None

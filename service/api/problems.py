@@ -39,6 +39,7 @@ WIRE: dict[type[ConveyorError], Wire] = {
     errors.Conflict: Wire(HTTPStatus.CONFLICT),
     errors.StepConflict: Wire(HTTPStatus.CONFLICT, 4409, fragile=True),
     errors.StepGap: Wire(HTTPStatus.CONFLICT, 4409, fragile=True),
+    errors.QuotaExceeded: Wire(HTTPStatus.CONFLICT, 1008),
     errors.Unavailable: Wire(HTTPStatus.SERVICE_UNAVAILABLE),
     errors.Overloaded: Wire(HTTPStatus.TOO_MANY_REQUESTS, 4429, fragile=True),
     errors.RateLimited: Wire(HTTPStatus.TOO_MANY_REQUESTS),

@@ -12,12 +12,13 @@
     ├── NotFound
     │   ├── SessionNotFound
     │   └── ModelNotFound
-    ├── Conflict                the session is not where the client believes
+    ├── Conflict                what is there is not what the client believes
     │   ├── SessionExists
     │   ├── StepConflict        the step has been consumed, and more after it
     │   ├── StepGap             steps between the session's and the client's are missing
     │   ├── ReplayUnavailable   consumed, but its answer is no longer kept whole
-    │   └── ModelMismatch       the session belongs to another model, version or file
+    │   ├── ModelMismatch       the session belongs to another model, version or file
+    │   └── QuotaExceeded       the tenant has as many sessions, or sockets, as it may
     ├── Unavailable             nothing is wrong with the request; `retry_after_s` says when to try again
     │   ├── Overloaded          the queue is full
     │   ├── RateLimited         who asks has asked for more than they may in that time
@@ -116,6 +117,12 @@ class ReplayUnavailable(Conflict):
 
 class ModelMismatch(Conflict):
     code = "model_mismatch"
+
+
+class QuotaExceeded(Conflict):
+    """Carries `limit`. It is no `Unavailable`: to come back later helps nobody who keeps what they have."""
+
+    code = "quota_exceeded"
 
 
 class Unavailable(ConveyorError):

@@ -21,8 +21,8 @@ from tests.servers import REPOSITORY, RULES, ConveyorServer, RedisServer, Server
 COMMANDS = {rule[1:] for rule in RULES if rule.startswith("+")}
 ELSEWHERE = {"wait", "role", "cluster|slots", "cluster|info", "asking"}
 """Allowed, and not used with a single server."""
-LIMITED = {"rate_limit": 1e6}
-"""So high that nothing is refused, but counted."""
+LIMITED = {"rate_limit": 1e6, "max_sessions": 3}
+"""Nothing is refused, but all is counted, and the place of the session that is deleted is needed again."""
 
 ROWS = readings(6)
 PASSWORD = "pa55word-of-the-test"
