@@ -1,5 +1,6 @@
 """`RedisStore` where a connection fails or Redis refuses: what may have happened is never guessed."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from service.core import record
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Session, SessionKey
+from service.http_limits import MAX_URL_BYTES
 from tests.proxy import Proxy
 from tests.servers import RedisServer, redis_binaries
 
@@ -228,3 +230,75 @@ async def test_there_is_nothing_to_say_of_a_redis_that_keeps_everything() -> Non
         store = RedisStore(server.url)
         assert (await store.health()).warnings == []
         await store.close()
+
+
+import time, redis, os
+from tests.servers import *
+
+print(redis_binaries())
+for label, b in redis_binaries():
+    t = time.time()
+    with RedisServer(b, unix=True, appendonly="yes", appendfsync="always") as r:
+        print(label, time.time() - t, r.url, r.unix_url)
+        c = redis.Redis.from_url(r.unix_url)
+        print(c.info()["redis_version"])
+        c.set("a", 1)
+        c.close()
+        r.kill()
+        print(r.returncode)
+        r.start()
+        c = redis.Redis.from_url(r.url)
+        print(c.get("a"))
+        c.close()
+        r.restart()
+        c = redis.Redis.from_url(r.url)
+        print(c.get("a"))
+        c.close()
+        f = r.folder
+    print(f.exists(), r.running, r.output()[-200:])
+try:
+    with RedisServer(nonsense="1"):
+        pass
+except ServerFailed as e:
+    print("OK", e)
+try:
+    with ConveyorServer():
+        pass
+except ServerFailed as e:
+    print("OK", e)
+
+
+class TestListing:
+    """A tenant with few sessions among many of others'."""
+
+    @pytest.fixture
+    def few(self, direct: "redis_client.Redis[bytes]") -> set[str]:
+        """The names of the tenant's own."""
+        strangers = {f"conveyor:{{0}}:crowd:{i}": b"" for i in range(30_000)}
+        own = [SessionKey("few", f"{i}-{'n' * 120}") for i in range(30)]
+        direct.mset(strangers | {redis_key(key): session() for key in own})
+        return {key.session_id for key in own}
+
+    @pytest.mark.parametrize("limit", [1, 10, 1000])
+    async def test_it_takes_few_pages_however_small_they_are(self, near: RedisStore, few: set[str], limit: int) -> None:
+        pages = [await near.scan("few", None, None, limit)]
+        while pages[-1].cursor is not None:
+            assert len(pages[-1].cursor) < MAX_URL_BYTES // 2
+            pages.append(await near.scan("few", None, pages[-1].cursor, limit))
+        assert sorted(id_ for page in pages for id_, _ in page.sessions) == sorted(few)
+        full = len(few) // limit
+        assert len(pages) <= full + 10
+
+    async def test_a_page_comes_soon_though_nothing_was_found(
+        self, store: RedisStore, proxy: Proxy, few: set[str]
+    ) -> None:
+        """Thirty scans and more are needed, and each takes a tenth of a second."""
+        proxy.delay = lambda: 0.05
+        begun = time.monotonic()
+        page = await store.scan("nobody", None, None, 10)
+        assert page.sessions == []
+        assert page.cursor is not None
+        assert time.monotonic() - begun < 5
+        proxy.delay = lambda: 0.0
+        following = await store.scan("few", None, page.cursor, 1000)
+        assert {id_ for id_, _ in following.sessions} <= few
