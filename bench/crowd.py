@@ -142,8 +142,8 @@ class Crowd(msgspec.Struct, frozen=True):
             stepping = pool.submit(run_beside, "bench.openloop", job, OpenLoad, self.seconds + 30)
             done = work()
             load = stepping.result()
-        if load.taken < load.offered:
-            raise RuntimeError(f"of {load.offered} steps {load.taken} were taken while {what}")
+        if load.refused or load.unsent:
+            raise RuntimeError(f"while {what}, {load.refused} steps were refused and {load.unsent} not sent")
         return done, Finding(f"while {what}", "steps", load.taken, load.seconds, load.p50_ms, load.p99_ms)
 
     def _sockets(self) -> Iterator[Finding]:
