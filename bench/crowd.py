@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -79,8 +80,8 @@ class Crowd(msgspec.Struct, frozen=True):
         population.fill(self.redis, FEW, FEW_SESSIONS)
         for limit in (10, 100, 1000):
             yield self._list(f"list {FEW_SESSIONS} among {self.sessions:,} of another tenant, limit {limit}", limit)
-        with client.Redis.from_url(self.redis.url) as connection:
-            connection.flushall()
+        with client.Redis.from_url(self.redis.url, socket_timeout=_DRAIN_S) as connection:
+            connection.flushall(asynchronous=True)
         population.fill(self.redis, CROWD, self.sessions)
         population.fill(self.redis, LIVE, LIVE_SESSIONS)
         yield from self._open_and_delete()
@@ -103,22 +104,16 @@ class Crowd(msgspec.Struct, frozen=True):
 
     def _list(self, what: str, limit: int, at_most_s: float = _DRAIN_S) -> Finding:
         """Go through the pages of the default tenant's sessions."""
-        address = urlsplit(self.server.url)
-        connection = HTTPConnection(address.hostname or "", address.port, timeout=_DRAIN_S)
         took: list[int] = []
         query: dict[str, object] = {"limit": limit}
         started = time.perf_counter()
         while time.perf_counter() < started + at_most_s:
             begun = time.perf_counter_ns()
-            connection.request("GET", f"/v1/sessions?{urlencode(query)}")
-            response = connection.getresponse()
-            content = response.read()
+            page = _page(self.server, query)
             took.append(time.perf_counter_ns() - begun)
-            if response.status != 200:
-                raise RuntimeError(f"a page was not listed: {response.status} {content[:300]!r}")
-            query["cursor"] = json.loads(content)["cursor"]
-            if query["cursor"] is None:
+            if page["cursor"] is None:
                 break
+            query["cursor"] = page["cursor"]
         seconds = time.perf_counter() - started
         took.sort()
         return Finding(what, "pages", len(took), seconds, percentile_ms(took, 0.5), percentile_ms(took, 0.99))
@@ -170,7 +165,7 @@ class Crowd(msgspec.Struct, frozen=True):
 
     def _wait_for_the_end(self) -> float:
         started = time.perf_counter()
-        with client.Redis.from_url(self.redis.url) as connection:
+        with client.Redis.from_url(self.redis.url, socket_timeout=_DRAIN_S) as connection:
             before = connection.dbsize()
             while connection.dbsize() > before - _NEARLY_ALL * self.sessions:
                 if time.perf_counter() > started + _DRAIN_S:
@@ -202,6 +197,17 @@ def crowd(
     results.mkdir(parents=True, exist_ok=True)
     (results / "crowd.json").write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     console.print(f"written: {results / 'crowd.json'}")
+
+
+def _page(server: Server, query: dict[str, object]) -> Any:
+    address = urlsplit(server.url)
+    with closing(HTTPConnection(address.hostname or "", address.port, timeout=_DRAIN_S)) as connection:
+        connection.request("GET", f"/v1/sessions?{urlencode(query)}")
+        response = connection.getresponse()
+        content = response.read()
+    if response.status != 200:
+        raise RuntimeError(f"a page was not listed: {response.status} {content[:300]!r}")
+    return msgspec.json.decode(content)
 
 
 def _request(method: str, path: str, body: object = None) -> bytes:

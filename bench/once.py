@@ -34,13 +34,16 @@ async def send_once(url: str, requests: Iterable[bytes], connections: int, statu
     made = [_Connection(waiting, status, latencies_ns, loop.create_future()) for _ in range(connections)]
     transports = [(await loop.create_connection(lambda each=each: each, host, int(port)))[0] for each in made]
     started = perf_counter()
-    for each in made:
-        each.send_next()
-    async with asyncio.timeout(_WITHIN_S):
-        await asyncio.gather(*(each.done for each in made))
+    try:
+        for each in made:
+            each.send_next()
+        async with asyncio.timeout(_WITHIN_S):
+            await asyncio.gather(*(each.done for each in made))
+    finally:
+        for transport in transports:
+            transport.abort()
+        await asyncio.sleep(0)  # a transport lets its socket go in the turn after
     seconds = perf_counter() - started
-    for transport in transports:
-        transport.close()
     latencies_ns.sort()
     return Sent(len(latencies_ns), seconds, percentile_ms(latencies_ns, 0.5), percentile_ms(latencies_ns, 0.99))
 

@@ -23,6 +23,6 @@ def test_a_crowd_is_opened_listed_stepped_expired_and_deleted() -> None:
         assert count["DELETE, connections: 64"] == count["PUT, connections: 1"] == CALLS
         assert count["open with ?model="] == SOCKETS
         assert all(each.seconds > 0 for each in found)
+        gone = b"DELETE /v1/sessions/nobody HTTP/1.1\r\nHost: here\r\n\r\n"
         with pytest.raises(RuntimeError, match="answered with 404, and not with 204"):
-            gone = b"DELETE /v1/sessions/nobody HTTP/1.1\r\nHost: here\r\n\r\n"
             asyncio.run(send_once(server.url, [gone], 1, 204))
