@@ -7,7 +7,7 @@ FILES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run test check check-security format chaos demo-model clean \
-	bench bench-quick bench-growth bench-peers bench-overload bench-fairness soak
+	bench bench-quick bench-growth bench-peers bench-overload bench-fairness bench-crowd soak
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench-overload: .venv/bench  ## Three times what the service can do, over REST a
 
 bench-fairness: .venv/bench  ## A tenant that floods beside one that does not (under a minute)
 	$(BIN)/python -m bench.fairness
+
+bench-crowd: .venv/bench  ## A million sessions and ten thousand sockets: opened, listed, expired, deleted (four minutes)
+	$(BIN)/python -m bench.crowd
 
 soak: .venv/bench  ## Half an hour of ordinary work, and what has grown by the end
 	$(BIN)/python -m bench.soak --minutes 30

@@ -3,7 +3,7 @@
 Their states are those of `DISTINCT` histories of `SEEDED_STEPS` timesteps, dealt out in turn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import msgspec
@@ -19,41 +19,61 @@ from bench.servers import Redis
 from bench.traffic import Row, row_at, session_id, share
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
+from service.core.access import ANYBODY
 from service.core.session import SessionKey
 
 DISTINCT = 64
 SEEDED_STEPS = 16
-_SETS = 500
+_AT_ONCE = 500
 """Commands in one write to the socket."""
 _OK = b"+OK\r\n"
+_THERE = b":1\r\n"
 
 
-def fill(redis: Redis, prefix: str, count: int) -> None:
+def fill(redis: Redis, prefix: str, count: int, tenant: str = ANYBODY.tenant) -> None:
     """Set `count` sessions of the demo model, called `prefix` and a number. Raises RuntimeError where Redis refuses."""
+    _send(redis, _parts(prefix, count, tenant), _OK)
+
+
+def expire(redis: Redis, prefix: str, count: int, due_ms: int, spread_ms: int) -> None:
+    """Let sessions that `fill` has set end between a Unix time in milliseconds and so much later."""
+
+    def due(i: int) -> bytes:
+        return pack(b"PEXPIREAT", _key(ANYBODY.tenant, prefix, i), b"%d" % (due_ms + spread_ms * i // count))
+
+    _send(redis, ([due(i) for i in some] for some in _ranges(count)), _THERE)
+
+
+def _send(redis: Redis, parts: Iterable[list[bytes]], reply: bytes) -> None:
+    """Send commands, each of which has to be answered with `reply`."""
     link = Link(redis.socket)
     owed = 0
-    for part in _parts(prefix, count):
+    for part in parts:
         link.send(b"".join(part))
-        link.expect(_OK * owed)  # of the part before: Redis works on this one while the next is being made
+        link.expect(reply * owed)  # of the part before: Redis works on this one while the next is being made
         owed = len(part)
-    link.expect(_OK * owed)
+    link.expect(reply * owed)
     link.close()
 
 
-def _parts(prefix: str, count: int) -> Iterator[list[bytes]]:
+def _ranges(count: int) -> Iterator[range]:
+    return (range(first, min(first + _AT_ONCE, count)) for first in range(0, count, _AT_ONCE))
+
+
+def _key(tenant: str, prefix: str, index: int) -> bytes:
+    return redis_key(SessionKey(tenant, session_id(prefix, index))).encode()
+
+
+def _parts(prefix: str, count: int, tenant: str) -> Iterator[list[bytes]]:
     model, outputs, states = _seeds()
     forecasts = [row.tobytes() for row in outputs]
     held = [row.tobytes() for row in states]
-    part = []
-    for i in range(count):
-        seed = i % DISTINCT
-        key = redis_key(SessionKey("default", session_id(prefix, i))).encode()
-        content = record_of(model, SEEDED_STEPS, held[seed], forecasts[seed])
-        part.append(pack(b"SET", key, content, b"PX", TTL_MS))
-        if len(part) == _SETS:
-            yield part
-            part = []
-    yield part
+
+    def set_(i: int) -> bytes:
+        content = record_of(model, SEEDED_STEPS, held[i % DISTINCT], forecasts[i % DISTINCT])
+        return pack(b"SET", _key(tenant, prefix, i), content, b"PX", TTL_MS)
+
+    return ([set_(i) for i in some] for some in _ranges(count))
 
 
 def tensor_bytes() -> int:

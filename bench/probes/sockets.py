@@ -23,7 +23,7 @@ WITHIN_S = 120
 
 def probe(effort: Effort) -> Iterator[tuple[int, Reading]]:
     count = effort.sockets
-    _allow_files(count + SPARE_FILES)
+    allow_files(count + SPARE_FILES)
     with temporary() as folder, divided() as core, redis_server(folder) as redis:
         population.fill(redis, PREFIX, count)
         with conveyor(redis, folder, core) as server:
@@ -35,7 +35,7 @@ def probe(effort: Effort) -> Iterator[tuple[int, Reading]]:
     yield 1, Reading(f"The same, each after a step: {population.tensor_bytes():,} B of it remembered", "KiB", stepped)
 
 
-def _allow_files(needed: int) -> None:
+def allow_files(needed: int) -> None:
     """Raise the limit of open files, here and in what is started here. Raises RuntimeError where that is refused."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= needed:

@@ -200,6 +200,7 @@ class EmbeddedRedis:
             "aof-load-truncated": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "hz": "100",  # sessions that expire by the million are forgotten in short turns
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,12 @@ from service.core.ports import Page
 from service.core.record import readable
 from service.core.session import Session, SessionKey
 
-_SCAN_ROUNDS = 100
+_PATIENCE_S = 0.5
+"""After so long a page is handed out as it is, be it empty: the next request scans on."""
+_LEAST, _MOST = 10, 1000
+"""Keys that one SCAN looks at. Redis answers nobody else meanwhile: a thousand take it about a millisecond."""
+_TOGETHER = 100
+"""Records that are loaded in one piece: no step gets its turn while they are being read."""
 
 
 class Scanned(NamedTuple):
@@ -36,22 +42,42 @@ async def page(source: Source, tenant: str, model: str | None, cursor: str | Non
     pattern = "conveyor:{*}:" + re.sub(r"([\\*?\[\]])", r"\\\1", tenant) + ":*"
     position, waiting = _read_cursor(cursor, source)
     sessions: list[tuple[str, Session]] = []
-    for _ in range(_SCAN_ROUNDS):
-        if not waiting and position is not None:
-            keys, position = await source.scan(position, pattern, max(limit - len(sessions), 10))
+    looked = matched = 0
+    until = time.monotonic() + _PATIENCE_S
+    while (room := limit - len(sessions)) and (waiting or position is not None):
+        if not waiting:
+            count = _keys_to_look_at(room, looked, matched)
+            keys, position = await source.scan(position, pattern, count)
             waiting = [key.decode().split(":", 3)[3] for key in keys]
-        room = limit - len(sessions)
+            looked, matched = looked + count, matched + len(waiting)
         ids, waiting = waiting[:room], waiting[room:]
-        if ids:
-            found = await source.load([SessionKey(tenant, id_) for id_ in ids])
-            for id_, record in zip(ids, found, strict=True):
-                if isinstance(record, ConveyorError):
-                    raise record
-                if record is not None and (session := readable(record, model)) is not None:
-                    sessions.append((id_, session))
-        if len(sessions) == limit or (position is None and not waiting):
+        sessions += await _load(source, tenant, ids, model)
+        if time.monotonic() > until:
             break
     return Page(sessions, _write_cursor(position, waiting))
+
+
+def _keys_to_look_at(room: int, looked: int, matched: int) -> int:
+    """Return how many keys to scan for `room` more, where `matched` of those `looked` at were the tenant's.
+
+    Somewhat too few where the tenant is one of many: what is found beyond the page has to go into the cursor, and
+    that into a URL.
+    """
+    expected = room * looked * 4 // (5 * max(matched, 1))
+    return min(max(room, expected, _LEAST), _MOST)
+
+
+async def _load(source: Source, tenant: str, ids: Sequence[str], model: str | None) -> list[tuple[str, Session]]:
+    """Return those of a tenant's sessions that are there, can be read, and are of the model that is asked for."""
+    sessions = []
+    for first in range(0, len(ids), _TOGETHER):
+        some = ids[first : first + _TOGETHER]
+        for id_, record in zip(some, await source.load([SessionKey(tenant, id_) for id_ in some]), strict=True):
+            if isinstance(record, ConveyorError):
+                raise record
+            if record is not None and (session := readable(record, model)) is not None:
+                sessions.append((id_, session))
+    return sessions
 
 
 def scan_position(value: Any) -> bool:

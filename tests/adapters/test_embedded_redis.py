@@ -28,6 +28,7 @@ def test_it_is_private_durable_and_never_evicts(folder: Path, binary: Path) -> N
             "appendfsync": "everysec",
             "maxmemory-policy": "noeviction",
             "save": "",
+            "hz": "100",
         }
         with closing(redis.Redis.from_url(server.url, decode_responses=True)) as client:
             assert {name: client.config_get(name)[name] for name in expected} == expected

@@ -1,5 +1,6 @@
 """`RedisStore` where a connection fails or Redis refuses: what may have happened is never guessed."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from service.core import record
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Session, SessionKey
+from service.http_limits import MAX_URL_BYTES
 from tests.proxy import Proxy
 from tests.servers import RedisServer, redis_binaries
 
@@ -245,3 +247,38 @@ async def test_a_listing_goes_on_over_a_restart_of_the_server() -> None:
             found |= {id_ for id_, _ in page.sessions}
         assert found == ids
         await store.close()
+
+
+class TestListing:
+    """A tenant with few sessions among many of others'."""
+
+    @pytest.fixture
+    def few(self, direct: "redis_client.Redis[bytes]") -> set[str]:
+        """The names of the tenant's own."""
+        strangers = {f"conveyor:{{0}}:crowd:{i}": b"" for i in range(30_000)}
+        own = [SessionKey("few", f"{i}-{'n' * 120}") for i in range(30)]
+        direct.mset(strangers | {redis_key(key): session() for key in own})
+        return {key.session_id for key in own}
+
+    @pytest.mark.parametrize("limit", [1, 10, 1000])
+    async def test_it_takes_few_pages_however_small_they_are(self, near: RedisStore, few: set[str], limit: int) -> None:
+        pages = [await near.scan("few", None, None, limit)]
+        while pages[-1].cursor is not None:
+            assert len(pages[-1].cursor) < MAX_URL_BYTES // 2
+            pages.append(await near.scan("few", None, pages[-1].cursor, limit))
+        assert sorted(id_ for page in pages for id_, _ in page.sessions) == sorted(few)
+        assert len(pages) <= len(few) // limit + 10
+
+    async def test_a_page_comes_soon_though_nothing_was_found(
+        self, store: RedisStore, proxy: Proxy, few: set[str]
+    ) -> None:
+        """Thirty scans and more are needed, and each takes a tenth of a second."""
+        proxy.delay = lambda: 0.05
+        begun = time.monotonic()
+        page = await store.scan("nobody", None, None, 10)
+        assert page.sessions == []
+        assert page.cursor is not None
+        assert time.monotonic() - begun < 5
+        proxy.delay = lambda: 0.0
+        following = await store.scan("few", None, page.cursor, 1000)
+        assert {id_ for id_, _ in following.sessions} <= few
