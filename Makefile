@@ -58,7 +58,7 @@ bench-overload: .venv/bench  ## Three times what the service can do, over REST a
 bench-fairness: .venv/bench  ## A tenant that floods beside one that does not (under a minute)
 	$(BIN)/python -m bench.fairness
 
-bench-crowd: .venv/bench  ## A million sessions and ten thousand sockets: opened, listed, expired, deleted (four minutes)
+bench-crowd: .venv/bench  ## A million sessions and ten thousand sockets: opened, listed, expired, deleted (three minutes)
 	$(BIN)/python -m bench.crowd
 
 soak: .venv/bench  ## Half an hour of ordinary work, and what has grown by the end
