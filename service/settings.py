@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.core.origin import require_origin
+from service.core.rate import FASTEST, LARGEST, SLOWEST
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures that are verified with a public key. With the others, who can verify can forge."""
@@ -111,10 +112,10 @@ class Settings(BaseSettings):
     cache_sessions: Positive = 20_000
     """Sessions whose last record this process remembers, so that it need not be read again."""
 
-    rate_limit: Annotated[float, Gt(0)] | None = None
+    rate_limit: Annotated[float, Ge(SLOWEST), Le(FASTEST)] | None = None
     """Timesteps per second of one API key or token, where it has no limit of its own, on all processes together; any
     other request counts as one. Unset: as many as there is room for."""
-    rate_burst: Positive | None = None
+    rate_burst: Annotated[int, Gt(0), Le(LARGEST)] | None = None
     """Timesteps that it may ask for at once after a rest. Unset: those of a second."""
     max_sessions: Positive | None = None
     """Sessions that one tenant may have, on all processes together. Unset: as many as Redis has room for."""

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from service.core.access import TENANT, Scope
+from service.core.rate import FASTEST, LARGEST, SLOWEST
 
 PREFIX = "cvy_"
 _ID_BYTES, _SECRET_BYTES = 8, 32
@@ -41,8 +42,8 @@ class StoredKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     scopes: list[Scope]
     created_at: Annotated[datetime, Meta(tz=True)]
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
-    rate_per_s: Annotated[float, Meta(gt=0)] | None = None
-    burst: Annotated[int, Meta(ge=1)] | None = None
+    rate_per_s: Annotated[float, Meta(ge=SLOWEST, le=FASTEST)] | None = None
+    burst: Annotated[int, Meta(ge=1, le=LARGEST)] | None = None
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

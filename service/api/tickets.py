@@ -14,7 +14,7 @@ from service.api.gate import refuse
 from service.api.hot import needing
 from service.core.access import Principal
 from service.core.errors import ConveyorError, Unauthenticated
-from service.core.tickets import digest_of, new_ticket, packed, unpacked
+from service.core.tickets import digest_of, may_be_ticket, new_ticket, packed, unpacked
 
 PARAMETER = "ticket"
 
@@ -70,7 +70,7 @@ def taken_out(scope: Scope) -> list[str]:
 
 async def _bearer(services: Services, ticket: str) -> Principal:
     """Use up a ticket; return for whom it was issued. Raises `Unauthenticated`, and `Unavailable`."""
-    found = await services.tickets.take(digest_of(ticket))
+    found = await services.tickets.take(digest_of(ticket)) if may_be_ticket(ticket) else None
     bearer = None if found is None else unpacked(found)
     if bearer is None or not (services.authenticator is None or services.authenticator.holds(bearer)):
         raise Unauthenticated(

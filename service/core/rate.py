@@ -18,6 +18,10 @@ _RESOLUTION_S = 1e-6
 """A wait shorter than this is the rounding of sums of seconds, and none."""
 
 
+SLOWEST, FASTEST, LARGEST = 1e-4, 1e6, 10**9
+"""Rates, in timesteps per second, and bursts that can be meant: beyond, times leave what Redis can count."""
+
+
 class RateLimit(NamedTuple):
     """`rate` timesteps per second, and `burst` at once after a rest."""
 

@@ -2,17 +2,24 @@
 
 import hashlib
 import json
+import re
 import secrets
 from typing import Protocol
 
 from service.core.access import Principal, Scope
 
 _BYTES = 32
+_FORM = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def new_ticket() -> str:
     """Return a ticket that nobody can guess: 256 random bits, in characters that a URL takes as they are."""
     return secrets.token_urlsafe(_BYTES)
+
+
+def may_be_ticket(text: str) -> bool:
+    """Return whether something has the form of a ticket; if not, nobody has to be asked."""
+    return _FORM.fullmatch(text) is not None
 
 
 def digest_of(ticket: str) -> bytes:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from service.settings import Settings
 from tests.api.wire import Stream, readings, require_problem, require_problem_body, step_count, stream, stream_at
 from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
@@ -298,3 +300,9 @@ def test_a_limit_that_is_none_ends_the_start(limit: dict[str, object]) -> None:
         assert name in service.output().lower()
     finally:
         service.close()
+
+
+@pytest.mark.parametrize("setting", [{"rate_limit": rate} for rate in ("inf", "nan", "1e-9", "1e9", "0")], ids=str)
+def test_a_rate_that_cannot_be_meant_is_refused_at_the_start(setting: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="rate_limit"):
+        Settings(**setting)
