@@ -38,7 +38,8 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def service(redis: RedisServer) -> Iterator[ConveyorServer]:
-    with ConveyorServer(redis_url=redis.url) as server:
+    """What it does with clients that misbehave, not with more work than it can do: of that it has enough patience."""
+    with ConveyorServer(redis_url=redis.url, max_wait_s=10) as server:
         yield server
         assert "Traceback" not in server.output()
 
