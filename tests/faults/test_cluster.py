@@ -4,6 +4,7 @@ import asyncio
 import signal
 import uuid
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -55,39 +56,28 @@ async def fail_over(cluster: ClusterDeployment, victim: ClusterNode, replica: Cl
     await until(lambda: cluster.is_master(replica), "the replica takes over")
 
 
+async def kill_cut_off(cluster: ClusterDeployment, victim: ClusterNode) -> None:
+    """Kill a master whose replica has had nothing from it for a while, and start it again."""
+    replica = cluster.replica_of(victim)
+    await asyncio.sleep(1)
+    cut_off(victim, replica)
+    await asyncio.sleep(0.5)
+    await fail_over(cluster, victim, replica)
+    await asyncio.to_thread(victim.start)
+    await until(cluster.is_well, "the cluster is well again")
+
+
 async def test_no_session_is_harmed_by_a_master_that_is_killed_under_load(cluster: ClusterDeployment) -> None:
     """The replica is held up before: what it does not get is lost, although clients were told of it."""
-    victim = cluster.masters()[0]
-    replica = cluster.replica_of(victim)
-
-    async def harm() -> None:
-        await asyncio.sleep(1)
-        cut_off(victim, replica)
-        await asyncio.sleep(0.5)
-        await fail_over(cluster, victim, replica)
-        await asyncio.to_thread(victim.start)
-        await until(cluster.is_well, "the cluster is well again")
-
     with ConveyorServer(redis_url=cluster.url, store_timeout_s=1) as service:
-        report = await besiege(service.url, harm, Terms(forgets=True))
+        report = await besiege(service.url, partial(kill_cut_off, cluster, cluster.masters()[0]), Terms(forgets=True))
     assert report.violations == []
     assert report.rewinds > 0, "steps were lost that clients had been told of"
 
 
 async def test_with_durability_replica_a_failover_loses_nothing(cluster: ClusterDeployment) -> None:
-    victim = cluster.masters()[1]
-    replica = cluster.replica_of(victim)
-
-    async def harm() -> None:
-        await asyncio.sleep(1)
-        cut_off(victim, replica)
-        await asyncio.sleep(0.5)
-        await fail_over(cluster, victim, replica)
-        await asyncio.to_thread(victim.start)
-        await until(cluster.is_well, "the cluster is well again")
-
     with ConveyorServer(redis_url=cluster.url, store_timeout_s=1, durability="replica") as service:
-        report = await besiege(service.url, harm, Terms())
+        report = await besiege(service.url, partial(kill_cut_off, cluster, cluster.masters()[1]), Terms())
     assert report.violations == []
     assert report.rewinds == 0
 
