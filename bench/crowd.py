@@ -189,7 +189,7 @@ def crowd(
         temporary() as folder,
         divided() as core,
         redis_server(folder, auto_aof_rewrite_percentage="0", hz=str(hz)) as redis,
-        conveyor(redis, folder, core, refuses=True) as server,
+        conveyor(redis, folder, core) as server,
     ):
         found = list(Crowd(redis, server, sessions, sockets, calls, seconds).measure())
         run = Run(" ".join(["python -m bench.crowd", *sys.argv[1:]]), machine.describe(redis.binary), sessions, found)

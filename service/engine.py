@@ -60,6 +60,7 @@ class Engine:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._observer = observer
+        self._max_queue = max_queue
         self._admission = Admission(max_queue=max_queue, max_wait_s=max_wait_s, max_batch=max_batch)
         self._step_timeout_s = step_timeout_s
         self._clock = clock
@@ -84,11 +85,11 @@ class Engine:
     def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
         """Put a step behind those of its session that were submitted before; return its answer's future.
 
-        Raises `Overloaded` where too many wait, and `ShuttingDown`.
+        Raises `Overloaded` where `max_queue` wait, and `ShuttingDown`. Ask for `refusal`, or `has_room`, before.
         """
         if self._closed:
             raise self._shutting_down()
-        if self._former.waiting >= self._admission.limit and (refusal := self.refusal(key.tenant)) is not None:
+        if self._former.waiting >= self._max_queue and (refusal := self.refusal(key.tenant)) is not None:
             raise refusal.with_traceback(None)
         now = self._clock()
         future: asyncio.Future[Result] = self._loop.create_future()
@@ -104,18 +105,24 @@ class Engine:
         """Whether more is sent to this process than it can do, so that `refusal` is worth asking."""
         return self._former.waiting >= self._admission.limit
 
+    def has_room(self, tenant: str) -> bool:
+        """Return whether a tenant's next step may wait here.
+
+        Where many tenants' steps wait, each may have its share of the queue waiting, even if the others have filled it.
+        """
+        former, limit = self._former, self._admission.limit
+        if former.waiting < limit:
+            return True
+        tenants = former.tenants(tenant)
+        return tenants > 1 and former.waiting_of(tenant) < limit // tenants
+
     def refusal(self, tenant: str) -> Overloaded | None:
         """Return why a tenant's next step is refused, or None where there is room for it.
 
         Whoever asks before they decode a step must refuse it then: it counts as refused. Many steps may get the same
-        error. Where many tenants' steps wait, each may have its share of the queue waiting, even if the others have
-        filled it.
+        error.
         """
-        former, limit = self._former, self._admission.limit
-        if former.waiting < limit:
-            return None
-        tenants = former.tenants(tenant)
-        if tenants > 1 and former.waiting_of(tenant) < limit // tenants:
+        if self.has_room(tenant):
             return None
         if self._refused % _ALIKE == 0:
             self._refusal = self._refuse_next()

@@ -42,8 +42,10 @@ class Conversation:
     """Takes messages and answers them in order, at most `max_in_flight` of them at a time.
 
     With that many unanswered it takes no more: the rest waits in the connection, and so do answers for a client that
-    does not read them. `ask` begins, *at once*, the work that a message asks for. There is no task that waits for
-    messages or answers: everything here happens in callbacks of the connection and of the first unanswered message.
+    does not read them. `ask` begins, *at once*, the work that a message asks for; it is called when the engine has room
+    for that: until then the message waits, and all that is behind it in the connection. There is no task that waits for
+    messages or answers: everything here happens in callbacks of the connection, of the engine and of the first
+    unanswered message.
     """
 
     def __init__(self, socket: Socket, services: Services, ask: Callable[[bytes | str], Asked]) -> None:
@@ -56,6 +58,7 @@ class Conversation:
         self._awaited: asyncio.Future[Any] | None = None
         self._held = False
         self._strained = False
+        self._waiting: bytes | str | None = None  # for room
         self._stopping = False
         self._dismissal: ConveyorError | None = None
         self._end: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -77,6 +80,7 @@ class Conversation:
         finally:
             self._services.sockets.discard(self)
             self._asked.clear()
+            self._waiting = None
             self._ended.set()
             gone.cancel()
 
@@ -112,19 +116,21 @@ class Conversation:
     def _on_message(self, content: bytes | str) -> None:
         if self._stopping or self._end.done():
             return
+        engine = self._services.engine
+        if not engine.has_room(self.principal.tenant):
+            self._waiting = content
+            self._strain()
+            return
         try:
             self._asked.append(self._ask(content))
         except Exception as error:
             self._end.set_exception(error)
             return
-        engine = self._services.engine
         if len(self._asked) >= self._services.limits.max_in_flight:
             self._held = True
             self._wire.pause()
         elif engine.strained:
-            self._held = self._strained = True
-            self._wire.pause()
-            engine.hold(self._relieve)
+            self._strain()
         if len(self._asked) == 1:
             self._answer()
 
@@ -146,8 +152,17 @@ class Conversation:
             self._held = False
             self._wire.resume()
 
+    def _strain(self) -> None:
+        """Take nothing more until the batch that is in flight has ended."""
+        self._held = self._strained = True
+        self._wire.pause()
+        self._services.engine.hold(self._relieve)
+
     def _relieve(self) -> None:
         self._strained = False
+        content, self._waiting = self._waiting, None
+        if content is not None:
+            self._on_message(content)
         self._answer()
 
     def _send_answers(self) -> None:

@@ -41,7 +41,7 @@ WIRE: dict[type[ConveyorError], Wire] = {
     errors.StepGap: Wire(HTTPStatus.CONFLICT, 4409, fragile=True),
     errors.QuotaExceeded: Wire(HTTPStatus.CONFLICT, 1008),
     errors.Unavailable: Wire(HTTPStatus.SERVICE_UNAVAILABLE),
-    errors.Overloaded: Wire(HTTPStatus.TOO_MANY_REQUESTS, 4429, fragile=True),
+    errors.Overloaded: Wire(HTTPStatus.TOO_MANY_REQUESTS),
     errors.RateLimited: Wire(HTTPStatus.TOO_MANY_REQUESTS),
     errors.ShuttingDown: Wire(HTTPStatus.SERVICE_UNAVAILABLE, 1012),
     errors.Unauthenticated: Wire(HTTPStatus.UNAUTHORIZED, 1008),

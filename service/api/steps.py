@@ -54,9 +54,11 @@ async def step(request: Request) -> Response:
 async def many_steps(request: Request) -> Response:
     """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
     services = services_of(request)
+    submit, tenant = submitter(request), principal_of(request).tenant
+    if (refusal := services.engine.refusal(tenant)) is not None:
+        raise refusal.with_traceback(None)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
-    submit, tenant = submitter(request), principal_of(request).tenant
     started = [(step, start(services, submit, tenant, step)) for step in steps]
     for _, outcome in started:
         if isinstance(outcome, asyncio.Future) and not outcome.done():
@@ -68,8 +70,6 @@ def start(services: Services, submit: Submit, tenant: str, step: Addressed | Mal
     """Submit a step of a message that carries many, for a session of `tenant`."""
     if isinstance(step, Malformed):
         return step.error
-    if (refusal := services.engine.refusal(tenant)) is not None:
-        return refusal
     try:
         return submit(SessionKey(tenant, step.session_id), step.timestep(services.limits))
     except ConveyorError as error:

@@ -7,13 +7,13 @@ from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
-from service.api.messages import Addressed, decode, rest_error, stream_answer
+from service.api.messages import Addressed, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
 from service.api.steps import Malformed, Started, answer, decode_array, decode_step, start
 from service.core.access import Scope
-from service.core.errors import ConveyorError, InvalidRequest, Overloaded, ShuttingDown
+from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, Session, SessionKey, require_session_id
 
 
@@ -34,23 +34,12 @@ async def stream(socket: Socket) -> None:
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
     decoder, submit = socket.encoding.step, submitter(socket)
-    untold: _Refused | None = None
 
     def ask(content: bytes | str) -> Asked:
-        nonlocal untold
-        if untold is not None:
-            if not untold.told:
-                return untold  # it closes the socket: what is behind it must not be applied in its place
-            untold = None
-        if (refusal := services.engine.refusal(key.tenant)) is None:
-            try:
-                return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
-            except Overloaded as error:
-                refusal = error
-            except ConveyorError as error:
-                return _Refused(error)
-        untold = _Refused(refusal)
-        return untold
+        try:
+            return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
+        except ConveyorError as error:
+            return _Refused(error)
 
     await Conversation(socket, services, ask).run()
 
@@ -65,9 +54,7 @@ async def stream_many(socket: Socket) -> None:
 
     def ask(content: bytes | str) -> Asked:
         try:
-            if not (array := encoding.is_array(content)) and (refusal := services.engine.refusal(tenant)) is not None:
-                return _TurnedAway(decode(encoding.session_name, content).session_id, refusal)
-            if array:
+            if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
                 return _Steps([(step, start(services, submit, tenant, step)) for step in steps])
             step = decode_step(encoding, content)
@@ -139,32 +126,14 @@ class _Refused:
     def __init__(self, error: ConveyorError, *, fatal: bool = True) -> None:
         self._error = error
         self._fatal = fatal
-        self.told = False
 
     def undone(self) -> None:
         return None
 
     def reply(self, *, pipelined: bool) -> Reply:
-        self.told = True
         wire = wire_of(self._error)
         closes = self._fatal and (pipelined or not wire.fragile)
         return Reply({"error": problem(self._error)}, wire.close if closes else None)
-
-
-class _TurnedAway:
-    """A step of a socket that carries many sessions, for which there is no room. See `Asked`."""
-
-    __slots__ = ("_refusal", "_session_id")
-
-    def __init__(self, session_id: str, refusal: Overloaded) -> None:
-        self._session_id = session_id
-        self._refusal = refusal
-
-    def undone(self) -> None:
-        return None
-
-    def reply(self, *, pipelined: bool) -> Reply:
-        return Reply(rest_error(self._session_id, self._refusal))
 
 
 routes: list[BaseRoute] = [

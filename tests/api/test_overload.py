@@ -1,7 +1,6 @@
 """A process that is sent more than it can do: refused at once, in the wire's words, on every way in."""
 
 import asyncio
-import contextlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ import httpx
 import orjson
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
 from service.http import is_plain_step
 from tests.security.credentials import ALL, KeyRing, bearer
@@ -126,19 +124,28 @@ async def test_a_stranger_is_told_nothing_of_how_busy_a_service_is(redis: RedisS
     assert b"429" in {status.split()[1] for status, _ in client}, "the service was not busy: nothing was tried"
 
 
-async def test_on_a_socket_of_many_sessions_each_step_is_answered_in_its_place(busy: ConveyorServer) -> None:
+async def test_a_socket_of_many_sessions_is_read_when_there_is_room(busy: ConveyorServer) -> None:
     names = await opened(busy, 32)
     async with connect(f"{busy.ws_url}/v1/stream") as socket:
         for i in range(SENT):
             await socket.send(orjson.dumps({"session_id": names[i % 32], "x": reading(0, i)}))
         answers = [orjson.loads(await socket.recv()) for _ in range(SENT)]
-        assert [answer["session_id"] for answer in answers] == [names[i % 32] for i in range(SENT)]
-        refused = [answer["error"] for answer in answers if "error" in answer]
-        assert {error["code"] for error in refused} == {"overloaded"}
-        assert all(error["retry_after_s"] > 0 for error in refused)
-        assert 0 < len(refused) < SENT
-        await socket.send(orjson.dumps({"session_id": names[0], "x": reading(0, 0)}))
-        assert "outputs" in orjson.loads(await socket.recv()), "when there is room again, it goes on"
+    assert [(answer["session_id"], answer["step"]) for answer in answers] == [
+        (names[i % 32], i // 32 + 1) for i in range(SENT)
+    ]
+
+
+async def test_of_an_array_beyond_the_queue_the_rest_is_refused_in_its_place(busy: ConveyorServer) -> None:
+    names = await opened(busy, 32)
+    async with connect(f"{busy.ws_url}/v1/stream") as socket:
+        await socket.send(orjson.dumps([{"session_id": name, "x": reading(0, 0)} for name in names]))
+        first, *others = orjson.loads(await socket.recv())
+        assert (first["session_id"], first["step"]) == (names[0], 1)
+        assert [answer["session_id"] for answer in others] == names[1:]
+        assert {answer["error"]["code"] for answer in others} == {"overloaded"}
+        assert all(answer["error"]["retry_after_s"] > 0 for answer in others)
+        await socket.send(orjson.dumps({"session_id": names[1], "x": reading(0, 0)}))
+        assert orjson.loads(await socket.recv())["step"] == 1, "when there is room again, it goes on"
 
 
 async def test_refusals_are_counted(busy: ConveyorServer) -> None:
@@ -190,21 +197,27 @@ def test_two_requests_in_one_piece_are_read_by_the_library() -> None:
     assert not is_plain_step(PLAIN + PLAIN)
 
 
-async def test_on_a_socket_of_one_session_nothing_is_applied_behind_what_was_refused(busy: ConveyorServer) -> None:
-    """Else the session would count a step that its client never sent there: what it counts, it has consumed."""
-    closed = 0
-    for name in await opened(busy, 10):
-        answered = 0
+async def test_a_socket_of_one_session_is_read_when_there_is_room(busy: ConveyorServer) -> None:
+    """Whoever sends many steps at once, to catch up, has them all applied, in their order."""
+
+    async def stream(name: str) -> list[int]:
         async with connect(f"{busy.ws_url}/v1/sessions/{name}/stream") as socket:
             await socket.recv()
-            with contextlib.suppress(ConnectionClosed):
-                for i in range(SENT):
-                    await socket.send(orjson.dumps({"x": reading(0, i)}))
-                    await asyncio.sleep(0)
-            with contextlib.suppress(ConnectionClosed):
-                for _ in range(SENT):
-                    answered += "outputs" in orjson.loads(await socket.recv())
-            closed += socket.close_code == 4429
-        async with httpx.AsyncClient(base_url=busy.url, timeout=30) as http:
-            assert (await http.get(f"/v1/sessions/{name}")).json()["step"] == answered
-    assert closed, "nothing was refused with more behind it"
+            for i in range(SENT):
+                await socket.send(orjson.dumps({"x": reading(0, i)}))
+            return [orjson.loads(await socket.recv())["step"] for _ in range(SENT)]
+
+    steps = await asyncio.gather(*map(stream, await opened(busy, 5)))
+    assert steps == [list(range(1, SENT + 1))] * 5
+
+
+async def test_a_client_that_leaves_while_it_waits_for_room_leaves_nothing_behind(busy: ConveyorServer) -> None:
+    for name in await opened(busy, 10):
+        async with connect(f"{busy.ws_url}/v1/sessions/{name}/stream") as socket:
+            await socket.recv()
+            for i in range(SENT):
+                await socket.send(orjson.dumps({"x": reading(0, i)}))
+    (name,) = await opened(busy, 1)
+    async with httpx.AsyncClient(base_url=busy.url, timeout=30) as http:
+        assert (await http.post(f"/v1/sessions/{name}/steps", json={"x": reading(0, 0)})).json()["step"] == 1
+    assert "Traceback" not in busy.output()

@@ -15,7 +15,7 @@ SESSIONS, SOCKETS, CALLS = 3000, 20, 30
 
 
 def test_a_crowd_is_opened_listed_stepped_expired_and_deleted() -> None:
-    with temporary() as folder, redis_server(folder) as redis, conveyor(redis, folder, set(), refuses=True) as server:
+    with temporary() as folder, redis_server(folder) as redis, conveyor(redis, folder, set()) as server:
         found = list(Crowd(redis, server, SESSIONS, SOCKETS, CALLS, seconds=1.0).measure())
         count = {each.what: each.count for each in found}
         assert count[f"list {FEW_SESSIONS} among {SESSIONS:,} of another tenant, limit 10"] >= FEW_SESSIONS // 10
