@@ -35,7 +35,7 @@ class Trial(NamedTuple):
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), environment.get("PYTHONPATH"))))
         try:
-            done = subprocess.run(  # noqa: S603  # our own interpreter and module
+            done = subprocess.run(  # noqa: S603  # nosec B603  # our own interpreter and module
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

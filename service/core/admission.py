@@ -36,7 +36,7 @@ class Admission:
         self._max_queue = max_queue
         self._max_wait_s = max_wait_s
         self._large = min(_LARGE, max_batch)
-        self._random = random or Random()  # noqa: S311  # spreads, and guards nothing
+        self._random = random or Random()  # noqa: S311  # nosec B311  # spreads, and guards nothing
         self._cost_s: float | None = None
         self._beyond_since: float | None = None
         self._reached_at = 0.0
