@@ -116,8 +116,7 @@ class Conversation:
     def _on_message(self, content: bytes | str) -> None:
         if self._stopping or self._end.done():
             return
-        engine = self._services.engine
-        if not engine.has_room(self.principal.tenant):
+        if not self._services.engine.has_room(self.principal.tenant):
             self._waiting = content
             self._strain()
             return
@@ -129,8 +128,6 @@ class Conversation:
         if len(self._asked) >= self._services.limits.max_in_flight:
             self._held = True
             self._wire.pause()
-        elif engine.strained:
-            self._strain()
         if len(self._asked) == 1:
             self._answer()
 

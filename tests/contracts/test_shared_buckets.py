@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,18 +10,7 @@ from service.adapters.memory_rates import MemoryRates
 from service.adapters.redis_link import RedisLink
 from service.adapters.redis_rates import RedisRates
 from service.core.rate import Charge, SharedBuckets
-from tests.servers import RedisServer, redis_binaries, redis_command
-
-REDISES = dict(redis_binaries())
-
-
-@pytest.fixture(scope="module", params=["memory", *REDISES])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "memory":
-        yield "memory://"
-    else:
-        with RedisServer(REDISES[request.param], unix=True) as redis:
-            yield redis.unix_url
+from tests.servers import redis_command
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What every `Tickets` promises: one suite for the process and for each Redis of this machine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,18 +10,7 @@ from service.adapters.redis_link import RedisLink
 from service.adapters.redis_tickets import RedisTickets
 from service.core.access import Principal, Scope
 from service.core.tickets import Tickets, digest_of, new_ticket, packed, unpacked
-from tests.servers import RedisServer, redis_binaries, redis_command
-
-REDISES = dict(redis_binaries())
-
-
-@pytest.fixture(scope="module", params=["memory", *REDISES])
-def url(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "memory":
-        yield "memory://"
-    else:
-        with RedisServer(REDISES[request.param], unix=True) as redis:
-            yield redis.unix_url
+from tests.servers import redis_command
 
 
 @pytest.fixture

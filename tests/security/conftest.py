@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.core.access import Scope
+from tests.security.certificates import Authority
 from tests.security.credentials import AUDIENCE, ISSUER, Issuer, KeyRing
 from tests.servers import ConveyorServer, RedisServer
 
@@ -45,3 +46,13 @@ def guarded(
         jwt_algorithms="ES256, RS256",
     ) as server:
         yield server
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def certificate(authority: Authority) -> Path:
+    return authority.issue("server", "127.0.0.1", "localhost")

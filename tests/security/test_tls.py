@@ -24,16 +24,6 @@ from tests.test_gateway import BINARY, Nginx
 ROWS = readings(6)
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def certificate(authority: Authority) -> Path:
-    return authority.issue("server", "127.0.0.1", "localhost")
-
-
 def fingerprint(service: SecureServer) -> str:
     """What names the certificate that a new connection is shown."""
     with (

@@ -12,16 +12,6 @@ from tests.e2e.command import conveyor
 from tests.security.certificates import Authority, SecureServer
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def certificate(authority: Authority) -> Path:
-    return authority.issue("server", "127.0.0.1", "localhost")
-
-
 def test_nothing_older_than_tls_1_2_is_spoken_whatever_the_system_allows(certificate: Path) -> None:
     context = TlsFiles(certificate, certificate, None, None).context()
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
