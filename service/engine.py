@@ -6,12 +6,13 @@ admitted ends in a result or an error, on every path. A step is answered only af
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
+from service.abreast import Held
 from service.core.admission import Admission
 from service.core.batch import BatchFormer
 from service.core.cache import LRU
@@ -19,6 +20,7 @@ from service.core.columns import Floats
 from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
 from service.core.ports import Clock, Model, Models, Observer, StateStore
 from service.core.session import Result, SessionKey, Timestep
+from service.frame import Frame, frames
 from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.pipeline import Pipeline
 
@@ -67,7 +69,7 @@ class Engine:
         self._former: BatchFormer[SessionKey, Pending] = BatchFormer(
             max_sessions=max_batch, tenant_of=attrgetter("tenant")
         )
-        self._cache: LRU[SessionKey, bytes] = LRU(cache_sessions)
+        self._cache: LRU[SessionKey, Held] = LRU(cache_sessions)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._in_flight: dict[asyncio.Task[None], StepBatch] = {}
         self._pump_is_due = False
@@ -94,11 +96,26 @@ class Engine:
         now = self._clock()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s))
-        if not self._pump_is_due:
-            # After the callbacks that are ready now: they may submit more for the same batch.
-            self._pump_is_due = True
-            self._loop.call_soon(self._pump)
+        self._pump_soon()
         return future
+
+    def submit_frame(
+        self, keys: Sequence[SessionKey], values: Sequence[Sequence[float]], numbers: Sequence[int]
+    ) -> Frame | None:
+        """Put a timestep behind those of each of these sessions, distinct ones of one tenant. See `Frame`.
+
+        Returns None where there is not room for all of them: they have to be submitted one by one. Raises
+        `ShuttingDown`.
+        """
+        if self._closed:
+            raise self._shutting_down()
+        if self._former.waiting + len(keys) > self._max_queue:
+            return None
+        now = self._clock()
+        frame = Frame(keys, values, numbers, now, now + self._step_timeout_s)
+        self._former.add_group(frame)
+        self._pump_soon()
+        return frame
 
     @property
     def congested(self) -> bool:
@@ -164,6 +181,7 @@ class Engine:
     async def settle(self) -> None:
         """Return when what has been admitted until now has been answered."""
         admitted: list[asyncio.Future[Any]] = [*self._in_flight, *(step.future for step in self._former.steps())]
+        admitted += [cast("Frame", group).ended for group in self._former.groups()]
         if admitted:
             await asyncio.wait(admitted)
 
@@ -181,8 +199,7 @@ class Engine:
                 task.cancel()
             await asyncio.gather(*in_flight, return_exceptions=True)
             for batch in in_flight.values():  # a task that is cancelled before it began does nothing at all
-                for turn in batch.turns:
-                    refuse(turn.steps, self._shutting_down(), self._observer)
+                self._refuse_rest(batch, self._shutting_down())
                 refuse(batch.expired, self._shutting_down(), self._observer)
             refuse(self._former.abandon(), self._shutting_down(), self._observer)
         self._pipeline.close()
@@ -190,6 +207,12 @@ class Engine:
     @staticmethod
     def _shutting_down() -> ShuttingDown:
         return ShuttingDown("this process is shutting down; another one will answer")
+
+    def _pump_soon(self) -> None:
+        if not self._pump_is_due:
+            # After the callbacks that are ready now: they may submit more for the same batch.
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
 
     def _pump_after(self, passes: int) -> None:
         if passes:
@@ -225,10 +248,7 @@ class Engine:
             failure = InternalError(f"the batch of this step failed: {type(error).__name__}")
         finally:
             # Whatever happened: nobody is left waiting.
-            repeated = {turn.key for turn in again}
-            for turn in batch.turns:
-                if turn.key not in repeated:
-                    refuse(turn.steps, failure, self._observer)
+            self._refuse_rest(batch, failure, {turn.key for turn in again})
             self._former.done(batch, again)
             busy_s = time.process_time()
             self._admission.worked(batch.timesteps, busy_s - self._busy_s)
@@ -237,7 +257,17 @@ class Engine:
             if not isinstance(failure, ShuttingDown):
                 self._pump_after(self._passes(batch))
 
+    def _refuse_rest(
+        self, batch: StepBatch, error: ConveyorError, spared: Collection[SessionKey] = frozenset()
+    ) -> None:
+        """End what is left of a batch, but for some sessions."""
+        for turn in batch.turns:
+            if turn.key not in spared:
+                refuse(turn.steps, error, self._observer)
+        for frame, part in frames(batch):
+            refuse([step for key, step in frame.unended(part) if key not in spared], error, self._observer)
+
     def _passes(self, batch: StepBatch) -> int:
-        if len(batch.turns) < 2:
+        if batch.sessions < 2:
             return 0
         return 1 if self._admission.congested else _PASSES

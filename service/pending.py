@@ -1,15 +1,15 @@
 """A step between its admission and its answer, and a turn of them on its way through a batch."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from service.core.batch import Batch, Turn
-from service.core.columns import Floats, Layout
+from service.core.columns import Layout
 from service.core.errors import ConveyorError
-from service.core.plan import Plan, Window
+from service.core.plan import Plan
 from service.core.ports import Observer
 from service.core.session import Result, SessionKey, Timestep
+from service.core.turn import Batch, Turn
 
 
 class Pending:
@@ -27,6 +27,10 @@ class Pending:
         self.submitted = submitted
         self.deadline = deadline
         self.alone = False
+
+    def step(self) -> "Pending":
+        """See `service.abreast.Home`."""
+        return self
 
     def answer(self, result: Result) -> None:
         if not self.future.done():  # its client may have gone
@@ -58,28 +62,3 @@ class Run(NamedTuple):
     layout: Layout
     record: bytes
     plan: Plan
-
-
-class Ran(NamedTuple):
-    """A turn that was run.
-
-    `record` is what its session's is to be, `before` the step that it was at. Its outputs are row `row` of each of
-    `outputs`: by name, (batch, time, …), float32.
-    """
-
-    run: Run
-    record: bytes
-    before: int
-    outputs: Mapping[str, Floats]
-    row: int
-
-    def answer(self, observer: Observer) -> None:
-        """Give the turn's steps what they asked for, or tell them why not."""
-        (turn, _, _, plan), _, before, outputs, row = self
-        for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
-            if isinstance(outcome, Window):
-                window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
-                found = {name: output[row, window] for name, output in outputs.items()}
-                step.answer(Result(before + outcome.stop, found, outcome.replayed))
-            elif isinstance(outcome, ConveyorError):
-                refuse([step], outcome, observer)

@@ -4,26 +4,26 @@ import asyncio
 import random
 import secrets
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core import record as records
-from service.core.batch import Turn
+from service.abreast import Held, Sheet, line_up
 from service.core.cache import LRU
 from service.core.columns import Columns, Floats, Layout
 from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown
-from service.core.ports import Clock, Commit, Lost, Model, Models, Observer, StateStore
-from service.core.session import ModelRef, SessionKey
-from service.core.timestep import named
-from service.pending import Pending, Ran, Run, StepBatch, StepTurn, refuse
+from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
+from service.core.session import SessionKey
+from service.core.turn import Turn
+from service.frame import frames
+from service.pending import Pending, Run, StepBatch, StepTurn, refuse
 from service.planner import Planner, not_found
+from service.ran import Ran, RanSheet, RanTurns
 
-T = TypeVar("T")
+_Run = Callable[[], Awaitable[Ran | None]]
 
 INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
@@ -38,7 +38,7 @@ class Pipeline:
     """Takes batches all the way. `cache` holds the records that were committed or read last."""
 
     def __init__(
-        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, bytes], clock: Clock
+        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, Held], clock: Clock
     ) -> None:
         self._store = store
         self._models = models
@@ -56,22 +56,22 @@ class Pipeline:
     async def advance(self, batch: StepBatch) -> list[StepTurn]:
         """Answer a batch's steps. Returns the turns that are to be made again."""
         self._refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
-        if batch.turns:
-            longest_waiting = min([turn.steps[0].submitted for turn in batch.turns])
-            self._observer.stage("queue", self._clock() - longest_waiting)
+        submitted = [turn.steps[0].submitted for turn in batch.turns]
+        submitted += [frame.submitted for frame, _ in frames(batch)]
+        if submitted:
+            self._observer.stage("queue", self._clock() - min(submitted))
         again: list[StepTurn] = []
-        groups, unread = self._planner.plan(batch.turns)
-        work = [asyncio.create_task(self._read_and_run(part, again)) for part in _parts(unread)]
+        runs, unread = self._plan(batch, again)
+        work = [asyncio.create_task(self._read_and_run(unread[rows], again)) for rows in _parts(len(unread))]
         try:
-            for (layout, _), group in groups.items():
-                for part in _parts(group):
-                    if work:
-                        await asyncio.sleep(0)  # what has been begun goes on its way to the store
-                    writing = self._commit(await self._run(layout, part, again), again)
-                    if len(part) == len(batch.turns):
-                        await writing  # there is nothing beside it
-                    else:
-                        work.append(asyncio.create_task(writing))
+            for run in runs:
+                if work:
+                    await asyncio.sleep(0)  # what has been begun goes on its way to the store
+                writing = self._commit(await run(), again)
+                if len(runs) == 1 and not work:
+                    await writing  # there is nothing beside it
+                else:
+                    work.append(asyncio.create_task(writing))
             failures = await asyncio.gather(*work, return_exceptions=True)
         except BaseException:
             for task in work:
@@ -96,40 +96,71 @@ class Pipeline:
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
 
-    async def _read_and_run(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
-        ran: list[Ran] = []
-        for (layout, _), group in (await self._planner.read(turns)).items():
-            ran += await self._run(layout, group, again)
-        await self._commit(ran, again)
+    def _plan(self, batch: StepBatch, again: list[StepTurn]) -> tuple[list[_Run], list[StepTurn]]:
+        """Return the runs that a batch needs, and the turns that have to be read first."""
+        runs: list[_Run] = []
+        abreast, turns = line_up(batch)
+        groups, unread = self._planner.plan(turns)
+        for rows in _parts(len(abreast)):
+            planned, others = self._planner.plan_abreast(abreast[rows])
+            runs += [partial(self._run_sheet, sheet, again) for sheet in planned]
+            unread += others
+        for (layout, _), group in groups.items():
+            runs += [partial(self._run_turns, layout, group[rows], again) for rows in _parts(len(group))]
+        return runs, unread
 
-    async def _run(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> list[Ran]:
+    async def _read_and_run(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
+        groups = await self._planner.read(turns)
+        ran = [await self._run_turns(layout, group, again) for (layout, _), group in groups.items()]
+        await asyncio.gather(*(self._commit(each, again) for each in ran))
+
+    async def _run_turns(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> Ran | None:
         """Run turns of one model and one length as one batch.
 
-        Returns those that came out well. One without a finite answer is put into `again`, its session to be
-        read anew and its steps to be taken one by one, so that no step is refused for the company it was in or on the
-        word of an old record; the second time it is refused.
+        Returns what came out well. A turn without a finite answer is put into `again`, its session to be read anew and
+        its steps to be taken one by one, so that no step is refused for the company it was in or on the word of an old
+        record; the second time it is refused.
         """
         x = np.frombuffer(b"".join([run.plan.x for run in group]), np.float32)
+        x = x.reshape(len(group), -1, layout.spec.width)
         columns = Columns(layout, [run.record for run in group])
         try:
-            model = self._models.holding(layout.ref)
-            outputs, state = await self.run(model, x.reshape(len(group), -1, layout.spec.width), columns.state)
+            new, outputs, bad = await self._advanced(layout, x, columns)
         except ConveyorError as error:
             for run in group:
                 self._refuse(run.turn.steps, error)
-            return []
-        bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
+            return None
         for row in bad:
             self._not_finite(group[row].turn, again)
-        new = columns.advance(
-            group[0].plan.length, state, outputs[:, -1], nonce=self._nonces.getrandbits(64), now_ms=unix_ms()
-        )
-        parts = named(layout.spec, outputs)
-        return [
-            Ran(run, record, before, parts, row)
-            for row, (run, record, before) in enumerate(zip(group, new, columns.steps, strict=True))
-            if row not in bad
-        ]
+        rows = [row for row in range(len(group)) if row not in bad]
+        if not rows:
+            return None
+        runs, records = [group[row] for row in rows], [new[row] for row in rows]
+        return RanTurns(layout, runs, records, columns.step[rows].tolist(), outputs, rows)
+
+    async def _run_sheet(self, sheet: Sheet, again: list[StepTurn]) -> Ran | None:
+        """Run single timesteps side by side. See `_run_turns`."""
+        count = len(sheet.abreast)
+        try:
+            new, outputs, bad = await self._advanced(sheet.layout, sheet.x, sheet.columns)
+        except ConveyorError as error:
+            for turn in sheet.abreast.turns(range(count)):
+                self._refuse(turn.steps, error)
+            return None
+        if not bad:
+            return RanSheet(sheet, new, outputs)
+        for turn in sheet.abreast.turns(bad):
+            self._not_finite(turn, again)
+        rows = [row for row in range(count) if row not in bad]
+        return RanSheet(sheet.pick(rows), [new[row] for row in rows], outputs[rows]) if rows else None
+
+    async def _advanced(self, layout: Layout, x: Floats, columns: Columns) -> tuple[list[bytes], Floats, list[int]]:
+        """Return sessions' next records, the outputs (batch, time, …), and the rows in which these are not finite."""
+        model = self._models.holding(layout.ref)
+        outputs, state = await self.run(model, x, columns.state)
+        bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
+        nonce = self._nonces.getrandbits(64)
+        return columns.advance(x.shape[1], state, outputs[:, -1], nonce=nonce, now_ms=unix_ms()), outputs, bad
 
     def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
         self._cache.drop(turn.key)
@@ -140,11 +171,11 @@ class Pipeline:
             step.alone = True
         again.append(turn)
 
-    async def _commit(self, ran: list[Ran], again: list[StepTurn]) -> None:
+    async def _commit(self, ran: Ran | None, again: list[StepTurn]) -> None:
         """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
-        if not ran:
+        if ran is None:
             return
-        commits = [Commit(made.run.turn.key, made.run.record[records.VERSION_SLICE], made.record) for made in ran]
+        commits = ran.commits
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
@@ -152,40 +183,41 @@ class Pipeline:
         except ConveyorError as error:
             verdicts = [error] * len(commits)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:
-            for made in ran:
-                self._cache.drop(made.run.turn.key)
+            for i, commit in enumerate(commits):
+                self._cache.drop(commit.key)
                 if isinstance(error, asyncio.CancelledError):
-                    self._refuse(
-                        made.run.turn.steps, OutcomeUnknown("this process was stopped in the middle of a write")
-                    )
+                    self._refuse(ran.turn(i).steps, OutcomeUnknown("this process was stopped in the middle of a write"))
             raise
         took = self._clock() - started
-        committed: Counter[ModelRef] = Counter()
-        for made, verdict in zip(ran, verdicts, strict=True):
-            turn = made.run.turn
-            if verdict is None:
-                self._cache.put(turn.key, made.record)
-                made.answer(self._observer)
-                committed[made.run.layout.ref] += made.run.plan.length
-            elif isinstance(verdict, Lost) and verdict.current is not None:
-                self._observer.conflict()
-                self._planner.remember(turn.key, verdict.current)
-                again.append(turn)
-            else:
-                self._cache.drop(turn.key)
-                self._refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
+        written: Sequence[int] = range(len(commits))
+        if verdicts.count(None) < len(commits):  # hardly ever
+            written = [i for i in written if verdicts[i] is None]
+            for i, verdict in enumerate(verdicts):
+                if verdict is not None:
+                    self._not_written(ran.turn(i), verdict, again)
+        self._cache.update((commits[i].key, (commits[i].record, ran.layout)) for i in written)
+        ran.answer(written, self._observer)
         # Last, so that it is counted after the answers are on their way.
         self._observer.stage("commit", took)
-        for model, timesteps in committed.items():
-            self._observer.steps(model, timesteps)
+        if written:
+            self._observer.steps(ran.layout.ref, ran.timesteps * len(written))
+
+    def _not_written(self, turn: StepTurn, verdict: Lost | ConveyorError, again: list[StepTurn]) -> None:
+        if isinstance(verdict, Lost) and verdict.current is not None:
+            self._observer.conflict()
+            self._planner.remember(turn.key, verdict.current)
+            again.append(turn)
+            return
+        self._cache.drop(turn.key)
+        self._refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))
 
 
-def _parts(whole: list[T]) -> Iterator[list[T]]:
-    """Divide turns into parts that differ in size by one at most."""
-    fewest = 2 if len(whole) >= _HALVED else 1
-    count = min(max(fewest, round(len(whole) / _PART)), len(whole))
-    for i in range(count):
-        yield whole[i * len(whole) // count : (i + 1) * len(whole) // count]
+def _parts(count: int) -> Iterator[slice]:
+    """Divide so many turns into parts that differ in size by one at most."""
+    fewest = 2 if count >= _HALVED else 1
+    parts = min(max(fewest, round(count / _PART)), count)
+    for i in range(parts):
+        yield slice(i * count // parts, (i + 1) * count // parts)
 
 
 def all_finite(*parts: Floats) -> bool:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from service.abreast import Abreast, Held, Sheet, sheets
 from service.core import record as records
 from service.core.cache import LRU
 from service.core.columns import Layout
@@ -20,7 +21,7 @@ class Planner:
     """Reads the records that are not in `cache`, decides, and answers the steps that need no run."""
 
     def __init__(
-        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, bytes], clock: Clock
+        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, Held], clock: Clock
     ) -> None:
         self._store = store
         self._models = models
@@ -38,9 +39,8 @@ class Planner:
         groups: Groups = defaultdict(list)
         unread: list[StepTurn] = []
         for turn in turns:
-            record = self._cache.get(turn.key)
-            layout = None if record is None else self._layouts.get(records.kind_of(record))
-            if record is not None and layout is not None:
+            if (held := self._cache.get(turn.key)) is not None:
+                record, layout = held
                 straightly = straight(records.step_of(record), layout, [step.timestep for step in turn.steps])
                 if straightly is not None:
                     groups[layout, straightly.length].append(Run(turn, layout, record, straightly))
@@ -48,6 +48,12 @@ class Planner:
             unread.append(turn)
         self._observer.cache(len(turns) - len(unread), len(unread))
         return groups, unread
+
+    def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], list[StepTurn]]:
+        """Return what to run of these, and the turns of those that have to be read first. See `plan`."""
+        planned, others = sheets(abreast, list(map(self._cache.get, abreast.keys)))
+        self._observer.cache(len(abreast) - len(others), len(others))
+        return planned, abreast.turns(others)
 
     async def read(self, turns: Sequence[StepTurn]) -> Groups:
         """Read turns' records and return what to run. The steps that need no run are answered, or refused."""
@@ -70,7 +76,7 @@ class Planner:
                 layout = self._layout(record)
                 if not finite:
                     records.decode(record)  # raises, where it is this one
-                self._cache.put(turn.key, record)
+                self._cache.put(turn.key, (record, layout))
                 self._plan_turn(turn, record, layout, groups)
             except ConveyorError as error:
                 self._cache.drop(turn.key)
@@ -81,7 +87,7 @@ class Planner:
         """Keep a record that a commit brought back, unless it has to be looked at by `read` first."""
         layout = self._layouts.get(records.kind_of(record))
         if layout is not None and layout.fits(record):
-            self._cache.put(key, record)
+            self._cache.put(key, (record, layout))
         else:
             self._cache.drop(key)
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import structlog
@@ -13,14 +14,22 @@ from service.core.errors import ConveyorError, RateLimited, Unavailable
 from service.core.ports import Clock, Observer
 from service.core.rate import Meter, RateLimit, SharedBuckets, rate_limit
 from service.core.session import Result, SessionKey, Timestep
+from service.frame import Frame
 
 log = structlog.get_logger(__name__)
 
 SETTLE_EVERY_S = 0.1
 _LAST_SETTLING_S = 0.5
 
-Submit = Callable[[SessionKey, Timestep], asyncio.Future[Result]]
-"""`service.engine.Engine.submit`, or what stands before it."""
+
+class Submitter(Protocol):
+    """`service.engine.Engine`, which see, or what stands before it."""
+
+    def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]: ...
+
+    def submit_frame(
+        self, keys: Sequence[SessionKey], values: Sequence[Sequence[float]], numbers: Sequence[int]
+    ) -> Frame | None: ...
 
 
 class Rates:
@@ -70,18 +79,9 @@ class Rates:
         if self._timer is None:
             self._settle_in(self._settled_at + SETTLE_EVERY_S - now)
 
-    def limited(self, meter: Meter, submit: Submit) -> Submit:
-        """Return a `submit` that takes each step's timesteps first, and puts them back where it is not admitted."""
-
-        def submit_limited(key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
-            self.take(meter, timestep.length)
-            try:
-                return submit(key, timestep)
-            except ConveyorError:
-                meter.give_back(timestep.length)
-                raise
-
-        return submit_limited
+    def limited(self, meter: Meter, submitter: Submitter) -> Submitter:
+        """Return a submitter that takes each step's timesteps first, and puts them back where it is not admitted."""
+        return _Limited(self, meter, submitter)
 
     def left(self, meter: Meter) -> tuple[float, float]:
         """Return how many timesteps are left, and in how many seconds they are as many as they can be."""
@@ -134,3 +134,35 @@ class Rates:
         for meter, charge, backlog_s in zip(meters, charges, backlogs, strict=False):
             meter.settled(charge, backlog_s, now)
         self._active = {meter for meter in self._active if meter.unsettled > 0 or meter.backlog_s(now) > 0}
+
+
+class _Limited:
+    """See `Rates.limited`."""
+
+    def __init__(self, rates: Rates, meter: Meter, submitter: Submitter) -> None:
+        self._rates = rates
+        self._meter = meter
+        self._submitter = submitter
+
+    def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
+        self._rates.take(self._meter, timestep.length)
+        try:
+            return self._submitter.submit(key, timestep)
+        except ConveyorError:
+            self._meter.give_back(timestep.length)
+            raise
+
+    def submit_frame(
+        self, keys: Sequence[SessionKey], values: Sequence[Sequence[float]], numbers: Sequence[int]
+    ) -> Frame | None:
+        """Return None, too, where fewer timesteps are left than these: one by one, some may be taken."""
+        if self._rates.left(self._meter)[0] < len(keys):
+            return None
+        self._rates.take(self._meter, len(keys))
+        frame: Frame | None = None
+        try:
+            frame = self._submitter.submit_frame(keys, values, numbers)
+        finally:
+            if frame is None:
+                self._meter.give_back(len(keys))
+        return frame

@@ -15,7 +15,7 @@ from service.api.gate import refuse
 from service.core.access import ANYBODY
 from service.core.errors import RateLimited
 from service.core.rate import Meter, RateLimit
-from service.rates import Rates, Submit
+from service.rates import Rates, Submitter
 
 METER = "conveyor.meter"
 """Where an ASGI scope has the meter of who asks, if they have a limit."""
@@ -26,11 +26,11 @@ _LIMITED = "/v1/"
 _STEPS = "/steps"
 
 
-def submitter(connection: HTTPConnection) -> Submit:
+def submitter(connection: HTTPConnection) -> Submitter:
     """Return what a connection's steps are submitted with: the engine, behind a meter where there is a limit."""
     services = services_of(connection)
     meter = connection.scope.get(METER)
-    return services.engine.submit if meter is None else services.rates.limited(meter, services.engine.submit)
+    return services.engine if meter is None else services.rates.limited(meter, services.engine)
 
 
 def count_history(connection: HTTPConnection, timesteps: int) -> None:

@@ -2,33 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from service.api.dependencies import Services, key_of, principal_of, services_of
+from service.api.dependencies import key_of, principal_of, services_of
 from service.api.encodings import Encoding, of_request
 from service.api.hot import Encoded, ThinRoute, body_of
-from service.api.messages import Addressed, Answer, decode, rest_answer, rest_error
+from service.api.many import Malformed, begin
+from service.api.messages import Addressed, Answer, decode, rest_answer
 from service.api.openapi import body
 from service.api.rate_limits import submitter
 from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
-from service.core.errors import ConveyorError, InvalidRequest
-from service.core.session import Result, SessionKey
-from service.rates import Submit
-
-
-class Malformed(NamedTuple):
-    """A step of a message that carries many that cannot be read: whose it is, as far as it says, and why."""
-
-    session_id: str | None
-    error: InvalidRequest
-
-
-Started = asyncio.Future[Result] | ConveyorError
-"""A step on its way, or why it is not."""
-
+from service.core.errors import InvalidRequest
 
 router = APIRouter(tags=["steps"], route_class=ThinRoute)
 
@@ -46,7 +32,7 @@ async def step(request: Request) -> Response:
         raise refusal.with_traceback(None)
     sent, wanted = of_request(request.scope["headers"])
     timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
-    result = await submitter(request)(key, timestep)
+    result = await submitter(request).submit(key, timestep)
     return _response(wanted, rest_answer(session_id, result))
 
 
@@ -54,36 +40,15 @@ async def step(request: Request) -> Response:
 async def many_steps(request: Request) -> Response:
     """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
     services = services_of(request)
-    submit, tenant = submitter(request), principal_of(request).tenant
+    tenant = principal_of(request).tenant
     if (refusal := services.engine.refusal(tenant)) is not None:
         raise refusal.with_traceback(None)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
-    started = [(step, start(services, submit, tenant, step)) for step in steps]
-    for _, outcome in started:
-        if isinstance(outcome, asyncio.Future) and not outcome.done():
-            await asyncio.wait({outcome})
-    return _response(wanted, {"results": [answer(step, outcome) for step, outcome in started]})
-
-
-def start(services: Services, submit: Submit, tenant: str, step: Addressed | Malformed) -> Started:
-    """Submit a step of a message that carries many, for a session of `tenant`."""
-    if isinstance(step, Malformed):
-        return step.error
-    try:
-        return submit(SessionKey(tenant, step.session_id), step.timestep(services.limits))
-    except ConveyorError as error:
-        return error
-
-
-def answer(step: Addressed | Malformed, started: Started) -> dict[str, Any]:
-    """Return the part that a step has in the answer to a message that carries many, once it has ended."""
-    if isinstance(started, ConveyorError):
-        return rest_error(step.session_id, started)
-    error = started.exception()
-    if isinstance(error, ConveyorError):
-        return rest_error(step.session_id, error)
-    return rest_answer(step.session_id or "", started.result())  # raises what is no answer, but a defect
+    begun = begin(services.limits, submitter(request), tenant, steps)
+    while (undone := begun.undone()) is not None:
+        await asyncio.wait({undone})
+    return _response(wanted, {"results": begun.answers()})
 
 
 def decode_step(encoding: Encoding, content: bytes | str) -> Addressed | Malformed:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
-from service.api.messages import Addressed, decode, stream_answer
+from service.api.many import Begun, begin
+from service.api.messages import decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
-from service.api.steps import Malformed, Started, answer, decode_array, decode_step, start
+from service.api.steps import decode_array, decode_step
 from service.core.access import Scope
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, Session, SessionKey, require_session_id
@@ -33,7 +35,7 @@ async def stream(socket: Socket) -> None:
     model = session.model
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
-    decoder, submit = socket.encoding.step, submitter(socket)
+    decoder, submit = socket.encoding.step, submitter(socket).submit
 
     def ask(content: bytes | str) -> Asked:
         try:
@@ -50,15 +52,14 @@ async def stream_many(socket: Socket) -> None:
     await socket.accept()
 
     encoding = socket.encoding
-    submit, tenant = submitter(socket), principal_of(socket).tenant
+    engine, tenant = submitter(socket), principal_of(socket).tenant
 
     def ask(content: bytes | str) -> Asked:
         try:
             if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps([(step, start(services, submit, tenant, step)) for step in steps])
-            step = decode_step(encoding, content)
-            return _Steps([(step, start(services, submit, tenant, step))], alone=True)
+                return _Steps(begin(services.limits, engine, tenant, steps))
+            return _Steps(begin(services.limits, engine, tenant, [decode_step(encoding, content)]), alone=True)
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 
@@ -101,23 +102,18 @@ class _Step:
 class _Steps:
     """A step of a socket that carries many sessions, `alone` or in an array. See `Asked`."""
 
-    def __init__(self, steps: list[tuple[Addressed | Malformed, Started]], *, alone: bool = False) -> None:
-        self._steps = steps
+    def __init__(self, begun: Begun, *, alone: bool = False) -> None:
+        self._begun = begun
         self._alone = alone
-        self._undone = [started for _, started in steps if isinstance(started, asyncio.Future)]
 
-    def undone(self) -> asyncio.Future[Result] | None:
-        while self._undone:
-            if not self._undone[-1].done():
-                return self._undone[-1]
-            self._undone.pop()
-        return None
+    def undone(self) -> asyncio.Future[Any] | None:
+        return self._begun.undone()
 
     def reply(self, *, pipelined: bool) -> Reply:
         """Of the errors of single sessions, none closes a socket that carries many; the end of the service does."""
-        answers = [answer(step, started) for step, started in self._steps]
-        going = next((wire_of(started).close for _, started in self._steps if isinstance(started, ShuttingDown)), None)
-        return Reply(answers[0] if self._alone else answers, going)
+        answers = self._begun.answers()
+        going = self._begun.shut_down()
+        return Reply(answers[0] if self._alone else answers, wire_of(going).close if going else None)
 
 
 class _Refused:

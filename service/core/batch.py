@@ -11,62 +11,17 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
   has just missed a batch has to wait for the end of it.
 - A step that is `alone` shares its turn with no other.
 - Steps that are too late take no place in a batch.
+- A group (one timestep for each of many sessions) stands in the line of each of them, and is ready when it is the first
+  in all. It may take its turns in several batches, where not all of it is due.
 - Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
   of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch in flight.
 """
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-
-class Step(Protocol):
-    """What the former needs to know of a step.
-
-    The timesteps in it, when it is too late to run it, in seconds, and whether it is to have its turn for itself.
-    """
-
-    @property
-    def length(self) -> int: ...
-
-    @property
-    def deadline(self) -> float: ...
-
-    @property
-    def alone(self) -> bool: ...
-
-
-K = TypeVar("K", bound=Hashable)
-S = TypeVar("S", bound=Step)
-
-
-class Lane(IntEnum):
-    SHORT = 0
-    LONG = 1
-
-
-@dataclass(slots=True)
-class Turn(Generic[K, S]):
-    """Consecutive steps of one session, to be run as one."""
-
-    key: K
-    steps: list[S]
-
-
-@dataclass(slots=True)
-class Batch(Generic[K, S]):
-    """Turns of distinct sessions that are run together, and the steps that were found too late to run.
-
-    `timesteps` is how many were taken out of the queue, those too late among them.
-    """
-
-    lane: Lane
-    turns: list[Turn[K, S]]
-    expired: list[S] = field(default_factory=list)
-    timesteps: int = 0
-
+from service.core.turn import Batch, Group, K, Lane, Part, S, Turn
 
 _SHARED = 64
 """Turns in a batch while several tenants are about. Beyond so many, a batch gains little by growing."""
@@ -74,8 +29,8 @@ _SHARED_S = 1.0
 """How long a tenant that was seen is expected to come again, in seconds."""
 
 
-class _Tenant(Generic[K]):
-    """A tenant of which something waits: its sessions that are ready, by lane, and its waiting timesteps.
+class _Tenant(Generic[K, S]):
+    """A tenant of which something waits: its sessions and groups that are ready, by lane, and its waiting timesteps.
 
     `credit` is what it may still take, in timesteps, before it is another's turn.
     """
@@ -84,7 +39,7 @@ class _Tenant(Generic[K]):
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
-        self.ready: tuple[deque[K], deque[K]] = (deque(), deque())
+        self.ready: tuple[deque[K | Group[K, S]], deque[K | Group[K, S]]] = (deque(), deque())
         self.waiting = 0
         self.credit = 0
 
@@ -112,12 +67,13 @@ class BatchFormer(Generic[K, S]):
         self._max_turn = max_turn
         self._long_turn = long_turn
         self._tenant_of = tenant_of
-        # A session's waiting steps. It has a line, if an empty one, as long as a turn of it is in flight.
-        self._lines: dict[K, list[S]] = {}
-        self._tenants: dict[Hashable, _Tenant[K]] = {}
-        self._latest: _Tenant[K] = _Tenant(None)  # most often the next step's, too
+        # What waits for a session. It has a line, if an empty one, while a turn of it is in flight or a group has it.
+        self._lines: dict[K, list[S | Group[K, S]]] = {}
+        self._groups: dict[Group[K, S], None] = {}  # of which something waits, in their order
+        self._tenants: dict[Hashable, _Tenant[K, S]] = {}
+        self._latest: _Tenant[K, S] = _Tenant(None)  # most often the next step's, too
         # Tenants with something ready, the first being the next to take its turns.
-        self._rounds: tuple[deque[_Tenant[K]], deque[_Tenant[K]]] = (deque(), deque())
+        self._rounds: tuple[deque[_Tenant[K, S]], deque[_Tenant[K, S]]] = (deque(), deque())
         self._alone: Hashable = None  # who had the latest batch to itself
         self._shared_until = float("-inf")
         self._in_flight: set[Lane] = set()
@@ -137,15 +93,30 @@ class BatchFormer(Generic[K, S]):
         length = step.length
         if line is None:
             self._lines[key] = [step]
-            lane = Lane.LONG if length > self._long_turn else Lane.SHORT
-            ready = tenant.ready[lane]
-            if not ready:
-                self._rounds[lane].append(tenant)
-            ready.append(key)
+            self._make_ready(tenant, self._lane(step), key)
         else:
             line.append(step)
         tenant.waiting += length
         self.waiting += length
+
+    def add_group(self, group: Group[K, S]) -> None:
+        """Put a group behind what else its sessions have to do. They are of one tenant, and at least one."""
+        tenant = self._find(self._tenant_of(group.keys[0]))
+        lines = self._lines
+        if lines.keys().isdisjoint(group.keys):
+            lines.update(zip(group.keys, [[] for _ in group.keys], strict=True))
+        else:
+            for key in group.keys:
+                if (line := lines.get(key)) is None:
+                    lines[key] = []
+                else:
+                    line.append(group)
+                    group.behind += 1
+        self._groups[group] = None
+        if not group.behind:
+            self._make_ready(tenant, Lane.SHORT, group)
+        tenant.waiting += len(group)
+        self.waiting += len(group)
 
     def waiting_of(self, tenant: Hashable) -> int:
         """Return how many timesteps of a tenant wait."""
@@ -165,13 +136,20 @@ class BatchFormer(Generic[K, S]):
         return None
 
     def steps(self) -> list[S]:
-        """Return all that waits."""
-        return [step for line in self._lines.values() for step in line]
+        """Return the steps that wait; those of groups do not count as such."""
+        return [step for line in self._lines.values() for step in line if not isinstance(step, Group)]
+
+    def groups(self) -> list[Group[K, S]]:
+        """Return the groups of which something waits."""
+        return list(self._groups)
 
     def abandon(self) -> list[S]:
-        """Forget all that waits, and return it. Nothing may be in flight."""
+        """Forget all that waits, and return it, groups taken to pieces. Nothing may be in flight."""
         waiting = self.steps()
+        for group in self._groups:
+            waiting += Part(group, group.taken, len(group)).steps()
         self._lines.clear()
+        self._groups.clear()
         self._tenants.clear()
         for each in self._rounds:
             each.clear()
@@ -183,35 +161,49 @@ class BatchFormer(Generic[K, S]):
         """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
         self._in_flight.remove(batch.lane)
         repeated = {turn.key: turn for turn in again}
-        for turn in batch.turns:
-            line = self._lines[turn.key]
-            if (repeat := repeated.get(turn.key)) is not None:
-                line[:0] = repeat.steps
-                length = sum(step.length for step in repeat.steps)
-                tenant = self._find(self._tenant_of(turn.key))
-                tenant.waiting += length
-                self.waiting += length
-                self._make_ready(tenant, turn.key, line[0], first=True)
-            elif line:
-                self._make_ready(self._find(self._tenant_of(turn.key)), turn.key, line[0])
+        for key in batch.everybody():
+            if repeated and key in repeated:
+                self._repeat(repeated[key])
+            elif line := self._lines[key]:
+                self._go_on(key, line)
             else:
-                del self._lines[turn.key]
+                del self._lines[key]
 
-    def _find(self, name: Hashable) -> _Tenant[K]:
+    def _repeat(self, turn: Turn[K, S]) -> None:
+        self._lines[turn.key][:0] = turn.steps
+        tenant = self._find(self._tenant_of(turn.key))
+        length = sum(step.length for step in turn.steps)
+        tenant.waiting += length
+        self.waiting += length
+        self._make_ready(tenant, self._lane(turn.steps[0]), turn.key, first=True)
+
+    def _go_on(self, key: K, line: list[S | Group[K, S]]) -> None:
+        following = line[0]
+        if not isinstance(following, Group):
+            self._make_ready(self._find(self._tenant_of(key)), self._lane(following), key)
+            return
+        del line[0]
+        following.behind -= 1
+        if not following.behind:
+            self._make_ready(self._find(self._tenant_of(key)), Lane.SHORT, following)
+
+    def _find(self, name: Hashable) -> _Tenant[K, S]:
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._tenants[name] = _Tenant(name)
         return tenant
 
-    def _make_ready(self, tenant: _Tenant[K], key: K, step: S, *, first: bool = False) -> None:
-        lane = Lane.LONG if step.length > self._long_turn else Lane.SHORT
+    def _lane(self, step: S) -> Lane:
+        return Lane.LONG if step.length > self._long_turn else Lane.SHORT
+
+    def _make_ready(self, tenant: _Tenant[K, S], lane: Lane, entry: K | Group[K, S], *, first: bool = False) -> None:
         ready = tenant.ready[lane]
         if not ready:
             self._rounds[lane].append(tenant)
         if first:
-            ready.appendleft(key)
+            ready.appendleft(entry)
         else:
-            ready.append(key)
+            ready.append(entry)
 
     def _form(self, lane: Lane, now: float) -> Batch[K, S]:
         tenants = self._rounds[lane]
@@ -222,9 +214,9 @@ class BatchFormer(Generic[K, S]):
                 self._shared_until = now + _SHARED_S
             self._alone = name
         room = self._max_sessions if now >= self._shared_until else min(self._max_sessions, _SHARED)
-        batch: Batch[K, S] = Batch(lane, [])
+        batch: Batch[K, S] = Batch(lane)
         waiting = self.waiting
-        while tenants and len(batch.turns) < room:
+        while tenants and batch.sessions < room:
             tenant = tenants[0]
             if tenant.credit <= 0:
                 tenant.credit += self._quantum
@@ -239,24 +231,49 @@ class BatchFormer(Generic[K, S]):
         batch.timesteps = waiting - self.waiting
         return batch
 
-    def _take_turns(self, tenant: _Tenant[K], room: int, now: float, batch: Batch[K, S]) -> None:
+    def _take_turns(self, tenant: _Tenant[K, S], room: int, now: float, batch: Batch[K, S]) -> None:
         """Let a tenant take turns while it has credit."""
         ready = tenant.ready[batch.lane]
-        while ready and tenant.credit > 0 and len(batch.turns) < room:
-            key = ready.popleft()
+        while ready and tenant.credit > 0 and batch.sessions < room:
+            entry = ready.popleft()
             waiting = self.waiting
-            if steps := self._next_steps(self._lines[key], now, batch.expired):
-                batch.turns.append(Turn(key, steps))
+            if isinstance(entry, Group):
+                most = room - batch.sessions
+                if len(self._rounds[batch.lane]) > 1:
+                    most = min(most, tenant.credit)
+                self._take_part(entry, most, now, batch)
+                if entry.taken < len(entry):
+                    ready.appendleft(entry)
+            elif steps := self._next_steps(self._lines[entry], now, batch.expired):
+                batch.turns.append(Turn(entry, steps))
+                batch.sessions += 1
             else:
-                del self._lines[key]
+                batch.idle.append(entry)
             gone = waiting - self.waiting
             tenant.waiting -= gone
             tenant.credit -= gone
 
-    def _next_steps(self, line: list[S], now: float, expired: list[S]) -> list[S]:
+    def _take_part(self, group: Group[K, S], most: int, now: float, batch: Batch[K, S]) -> None:
+        """Take the timesteps of at most so many sessions of a group, or all that is left of one that is too late."""
+        late = group.deadline < now
+        part = Part(group, group.taken, len(group) if late else min(group.taken + most, len(group)))
+        group.taken = part.stop
+        if group.taken == len(group):
+            del self._groups[group]
+        self.waiting -= len(part)
+        if late:
+            batch.expired += part.steps()
+            batch.idle += part.keys
+        else:
+            batch.parts.append(part)
+            batch.sessions += len(part)
+
+    def _next_steps(self, line: list[S | Group[K, S]], now: float, expired: list[S]) -> list[S]:
         taken: list[S] = []
         length = gone = 0
         for step in line:
+            if isinstance(step, Group):
+                break
             if step.deadline < now:
                 expired.append(step)
             elif taken and (length + step.length > self._max_turn or step.alone or taken[0].alone):

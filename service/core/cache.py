@@ -1,7 +1,7 @@
 """The least recently used cache: what this process committed or read last, per session."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -28,6 +28,12 @@ class LRU(Generic[K, V]):
         self._entries[key] = value
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def update(self, entries: Iterable[tuple[K, V]]) -> None:
+        """Put entries of which those that are there already were just touched."""
+        self._entries.update(entries)
+        while len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
     def drop(self, key: K) -> None:

@@ -66,7 +66,7 @@ class Layout:
 class Columns:
     """The records of a batch of sessions of one layout, before their first timestep or after it.
 
-    `steps` are their counts; `state` is (batch, `spec.state_size`), float32 and C-contiguous.
+    `step` are their counts, uint64; `state` is (batch, `spec.state_size`), float32 and C-contiguous.
     """
 
     def __init__(self, layout: Layout, records: Sequence[bytes]) -> None:
@@ -76,7 +76,7 @@ class Columns:
         self._layout = layout
         self._whole = np.frombuffer(whole, np.uint8)
         rows = self._whole.view(layout.fields)
-        self.steps: list[int] = rows["step"].tolist()
+        self.step: NDArray[np.uint64] = rows["step"].astype(np.uint64)
         self.state: Floats = np.ascontiguousarray(rows["state"]).view("<f4").astype(np.float32, copy=False)
 
     def advance(self, timesteps: int, state: Floats, outputs: Floats, *, nonce: int, now_ms: int) -> list[bytes]:

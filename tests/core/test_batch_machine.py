@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.core.batch import Batch, BatchFormer, Lane, Turn
+from service.core.batch import BatchFormer
 from service.core.session import SessionKey
+from service.core.turn import Batch, Lane, Turn
 from tests.budget import examples
 
 KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "bb", "ca")]

@@ -75,7 +75,7 @@ class Records(RuleBasedStateMachine):
         state = data.draw(floats(len(rows), self.layout.spec.state_size))
         outputs = data.draw(floats(len(rows), self.layout.spec.output_size))
         columns = Columns(self.layout, [self.records[row] for row in rows])
-        assert columns.steps == [self.sessions[row].step for row in rows]
+        assert columns.step.tolist() == [self.sessions[row].step for row in rows]
         assert columns.state.tobytes() == b"".join(self.sessions[row].state for row in rows)
         new = columns.advance(timesteps, state, outputs, nonce=nonce, now_ms=now_ms)
         for i, row in enumerate(rows):
