@@ -8,7 +8,7 @@ from service.api.dependencies import Limits
 from service.api.messages import Addressed, rest_answer, rest_error
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, SessionKey
-from service.frame import Frame
+from service.frame import Frame, Outcome
 from service.rates import Submitter
 
 
@@ -78,7 +78,7 @@ class _Together:
         frame = self._frame
         return [
             rest_answer(key.session_id, outcome) if isinstance(outcome, Result) else rest_error(key.session_id, outcome)
-            for key, outcome in zip(frame.keys, frame.outcomes, strict=True)
+            for key, outcome in zip(frame.keys, cast("list[Outcome]", frame.outcomes), strict=True)
         ]
 
     def shut_down(self) -> None:
