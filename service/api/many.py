@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 from service.api.dependencies import Limits
-from service.api.messages import Addressed, rest_answer, rest_error
+from service.api.messages import Addressed, rest_answer, rest_error, single_timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, SessionKey
 from service.frame import Frame, Outcome
@@ -45,22 +45,15 @@ def _submit_frame(
     limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed]
 ) -> Frame | None:
     """Submit steps as a frame, where each is one timestep of another session, and there is room for all."""
-    keys: list[SessionKey] = []
-    values: list[Any] = []
-    numbers: list[int] = []
-    for step in steps:
-        if isinstance(step, Malformed) or step.outputs != "last":
-            return None
-        x = step.x
-        if type(x) is not list or not 0 < len(x) <= limits.max_width or type(x[0]) is not float:
-            return None
-        keys.append(SessionKey(tenant, step.session_id))
-        values.append(x)
-        numbers.append(step.step or 0)
-    if len(keys) < 2 or len(set(keys)) < len(keys):
+    if len(steps) < 2 or any(isinstance(step, Malformed) or step.outputs != "last" for step in steps):
+        return None
+    plain = cast("Sequence[Addressed]", steps)
+    values = single_timesteps([step.x for step in plain], limits.max_width)
+    keys = [SessionKey(tenant, step.session_id) for step in plain]
+    if values is None or len(set(keys)) < len(keys):
         return None
     try:
-        return submitter.submit_frame(keys, values, numbers)
+        return submitter.submit_frame(keys, values, [step.step or 0 for step in plain])
     except ConveyorError:
         return None  # each step is told
 

@@ -4,7 +4,7 @@ The routes and sockets that carry steps use these; `service.api.schemas` describ
 ``tests/api/test_openapi.py`` holds the two against each other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -143,6 +143,28 @@ def stream_answer(result: Result) -> dict[str, Any]:
     if result.replayed:
         return {"step": result.step, "replayed": True, "outputs": result.outputs}
     return {"step": result.step, "outputs": result.outputs}
+
+
+def single_timesteps(xs: Sequence[Any], max_width: int) -> Sequence[Sequence[float]] | None:
+    """Return the `x` of steps as rows of numbers where each is one timestep, all written in the same way; or None."""
+    if type(xs[0]) is dict:
+        return _one_shape(xs, max_width)
+    plain = all(type(x) is list and 0 < len(x) <= max_width and type(x[0]) is float for x in xs)
+    return xs if plain else None
+
+
+def _one_shape(xs: Sequence[Any], max_width: int) -> Sequence[Sequence[float]] | None:
+    """Return the rows of tensors of one timestep, all of the first one's shape, or None where they are not."""
+    shape = xs[0].get("shape")
+    if type(shape) is not list or not 0 < shape[-1] <= max_width or shape[:-1] not in ([], [1]):
+        return None
+    size = _FLOAT_BYTES * shape[-1]
+    alike = [x for x in xs if type(x) is dict and len(x) == len(("shape", "data")) and x.get("shape") == shape]
+    data: list[bytes] = [each for x in alike if type(each := x.get("data")) is bytes and len(each) == size]
+    if len(data) < len(xs):
+        return None
+    rows: list[list[float]] = np.frombuffer(b"".join(data), "<f4").reshape(len(xs), -1).tolist()
+    return rows
 
 
 def _unpacked(x: dict[str, Any]) -> Any:
