@@ -6,19 +6,19 @@ yet. There it is told what is wrong with it, if anything is.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
-from typing import NamedTuple, Protocol, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.cache import RecordCache, Slab
 from service.core.columns import Columns, Floats, Layout
 from service.core.session import Result, SessionKey
 from service.core.timestep import MAX_ABS
 from service.core.turn import Turn
-from service.frame import Seat, frames
+from service.frame import Numbers, frames
 from service.pending import Pending, StepBatch, StepTurn
 
 FEWEST = 6
@@ -28,145 +28,188 @@ _SURELY = 0.99 * MAX_ABS
 """A number below this is believed, however it is rounded to float32."""
 
 
-Held = tuple[bytes, Layout]
-"""A record, and where things stand in it."""
-
-
 class Home(Protocol):
-    """Where the answer to a timestep goes."""
+    """Whose timesteps these are, and who is told of the answers: rows, one for each of `keys`."""
 
-    def answer(self, result: Result) -> None: ...
+    @property
+    def keys(self) -> Sequence[SessionKey]: ...
 
-    def step(self) -> Pending:
-        """Return the timestep as one that goes its own way from now on."""
+    def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
+        """Say what became of rows from `start` on: the steps that they are, and the outputs (rows, …)."""
         ...
+
+    def step(self, i: int) -> Pending:
+        """Return a timestep as one that goes its own way from now on."""
+        ...
+
+
+class Span(NamedTuple):
+    """The rows `start` to `stop` (exclusive) of a home."""
+
+    home: Home
+    start: int
+    stop: int
 
 
 @dataclass(slots=True)
 class Abreast:
-    """Timesteps, one for each of `keys`. Row `i` of each list is about `keys[i]`.
+    """Timesteps of one width. Row `i` of everything is about `keys[i]`; `spans`, one after the other, are theirs.
 
-    `values` are numbers as they were sent, `numbers` the steps that they are to be, 0 for whatever is next.
+    `x` is (batch, features), and `numbers`, uint64, are the steps that the timesteps are to be, 0 for whatever is next.
     """
 
-    keys: list[SessionKey] = field(default_factory=list)
-    values: list[Sequence[float]] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    homes: list[Home] = field(default_factory=list)
+    keys: Sequence[SessionKey]
+    x: Numbers
+    numbers: NDArray[np.uint64]
+    spans: Sequence[Span]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, rows: slice) -> "Abreast":
-        return Abreast(self.keys[rows], self.values[rows], self.numbers[rows], self.homes[rows])
+        return Abreast(self.keys[rows], self.x[rows], self.numbers[rows], _cut(self.spans, rows.start, rows.stop))
 
-    def pick(self, rows: Iterable[int]) -> "Abreast":
-        picked = Abreast()
-        for i in rows:
-            picked.add(self.keys[i], self.values[i], self.numbers[i], self.homes[i])
-        return picked
-
-    def add(self, key: SessionKey, values: Sequence[float], number: int, home: Home) -> None:
-        self.keys.append(key)
-        self.values.append(values)
-        self.numbers.append(number)
-        self.homes.append(home)
+    def pick(self, rows: Sequence[int]) -> "Abreast":
+        spans = [span for i in rows for span in _cut(self.spans, i, i + 1)]
+        return Abreast([self.keys[i] for i in rows], self.x[rows], self.numbers[rows], spans)
 
     def turns(self, rows: Iterable[int]) -> list[StepTurn]:
         """Return timesteps as turns of their sessions."""
-        return [Turn(self.keys[i], [self.homes[i].step()]) for i in rows]
+        found = [(i, span) for i in rows for span in _cut(self.spans, i, i + 1)]
+        return [Turn(self.keys[i], [span.home.step(span.start)]) for i, span in found]
+
+
+def _cut(spans: Sequence[Span], start: int, stop: int) -> list[Span]:
+    """Return what lies between two rows of spans that follow each other."""
+    cut: list[Span] = []
+    at = 0
+    for home, first, last in spans:
+        length = last - first
+        if at < stop and at + length > start:
+            cut.append(Span(home, first + max(start - at, 0), first + min(stop - at, length)))
+        at += length
+    return cut
+
+
+class Singles:
+    """Steps that were submitted by ones, of one timestep each. See `Home`."""
+
+    def __init__(self, turns: Sequence[StepTurn]) -> None:
+        self.keys = [turn.key for turn in turns]
+        self._steps = [turn.steps[0] for turn in turns]
+
+    def numbers(self) -> NDArray[np.uint64]:
+        return np.array([step.timestep.step or 0 for step in self._steps], np.uint64)
+
+    def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
+        for row, step in enumerate(steps):
+            result = Result(step, {name: output[row] for name, output in outputs.items()})
+            self._steps[start + row].answer(result)
+
+    def step(self, i: int) -> Pending:
+        return self._steps[i]
 
 
 class Sheet(NamedTuple):
-    """Timesteps that come next, with good numbers, of sessions of one model. Row `i` of all is about the same session.
-
-    `records` are those that the sessions have now, `columns` is the same, and `x` is (batch, 1, features), float32.
-    """
+    """Timesteps that come next, with good numbers, of sessions of one model: row `i` of both is about the same one."""
 
     layout: Layout
     abreast: Abreast
-    records: Sequence[bytes]
     columns: Columns
-    x: Floats
 
-    def pick(self, rows: Sequence[int]) -> "Sheet":
-        records = [self.records[i] for i in rows]
-        return Sheet(self.layout, self.abreast.pick(rows), records, Columns(self.layout, records), self.x[rows])
+    @property
+    def x(self) -> Floats:
+        """(batch, 1, features)"""
+        return self.abreast.x.astype(np.float32, copy=False)[:, None]
 
 
-def line_up(batch: StepBatch) -> tuple[Abreast, list[StepTurn]]:
+def line_up(batch: StepBatch) -> tuple[list[Abreast], list[StepTurn]]:
     """Part a batch into what can go side by side, and turns."""
-    abreast = Abreast()
-    turns: list[StepTurn] = []
-    for turn in batch.turns:
-        step = turn.steps[0]
-        values, _, number, every = step.timestep
-        if len(turn.steps) > 1 or every or step.alone or not _is_row(values):
-            turns.append(turn)
-        else:
-            abreast.add(turn.key, cast("Sequence[float]", values), number or 0, step)
+    by_width: defaultdict[int, list[Abreast]] = defaultdict(list)
     for frame, part in frames(batch):
         rows = slice(part.start, part.stop)
-        abreast.keys += part.keys
-        abreast.values += frame.values[rows]
-        abreast.numbers += frame.numbers[rows]
-        abreast.homes += map(Seat, repeat(frame), range(part.start, part.stop))
-    if len(abreast) < FEWEST:
-        return Abreast(), turns + abreast.turns(range(len(abreast)))
-    return abreast, turns
+        abreast = Abreast(part.keys, frame.x[rows], frame.numbers[rows], [Span(frame, part.start, part.stop)])
+        by_width[frame.x.shape[1]].append(abreast)
+    singles, turns = _singles(batch.turns)
+    for abreast in singles:
+        by_width[abreast.x.shape[1]].append(abreast)
+    lined: list[Abreast] = []
+    for some in by_width.values():
+        whole = _joined(some)
+        if len(whole) < FEWEST:
+            turns += whole.turns(range(len(whole)))
+        else:
+            lined.append(whole)
+    return lined, turns
+
+
+def _singles(turns: Iterable[StepTurn]) -> tuple[list[Abreast], list[StepTurn]]:
+    """Put the turns of one timestep side by side, by width; return the others, too."""
+    by_width: defaultdict[int, list[StepTurn]] = defaultdict(list)
+    others: list[StepTurn] = []
+    for turn in turns:
+        step = turn.steps[0]
+        values, _, _, every = step.timestep
+        if len(turn.steps) > 1 or every or step.alone or not _is_row(values):
+            others.append(turn)
+        else:
+            by_width[len(values)].append(turn)
+    made: list[Abreast] = []
+    for some in by_width.values():
+        home = Singles(some)
+        x = np.array([turn.steps[0].timestep.values for turn in some], np.float64)
+        made.append(Abreast(home.keys, x, home.numbers(), [Span(home, 0, len(some))]))
+    return made, others
 
 
 def _is_row(values: object) -> bool:
-    return type(values) is list and bool(values) and type(values[0]) is float
+    return type(values) is list and bool(values) and set(map(type, values)) == {float}
 
 
-def sheets(abreast: Abreast, held: Sequence[Held | None]) -> tuple[list[Sheet], list[int]]:
-    """Put timesteps beside what is held of their sessions, None where that is nothing.
+def _joined(some: Sequence[Abreast]) -> Abreast:
+    if len(some) == 1:
+        return some[0]
+    return Abreast(
+        [key for each in some for key in each.keys],
+        np.concatenate([each.x for each in some]),
+        np.concatenate([each.numbers for each in some]),
+        [span for each in some for span in each.spans],
+    )
+
+
+def sheets(abreast: Abreast, cache: RecordCache) -> tuple[list[Sheet], list[int]]:
+    """Put timesteps beside the records of their sessions that are in a cache.
 
     Returns those that can go side by side, and the rows of the others, in their order.
     """
-    rows_of: defaultdict[Layout, list[int]] = defaultdict(list)
+    rows_of: defaultdict[Slab, list[tuple[int, int]]] = defaultdict(list)
     others: list[int] = []
-    for i, each in enumerate(held):
-        if each is not None and len(each[0]) == each[1].size:
-            rows_of[each[1]].append(i)
-        else:
+    for i, place in enumerate(cache.find(abreast.keys)):
+        if place is None:
             others.append(i)
+        else:
+            rows_of[place[0]].append((i, place[1]))
     made: list[Sheet] = []
-    for layout, rows in rows_of.items():
-        some = abreast if len(rows) == len(abreast) else abreast.pick(rows)
-        records = [each[0] for i in rows if (each := held[i]) is not None]
-        sheet, left = _sheet(layout, some, records)
-        made += sheet
-        others += [rows[i] for i in left]
+    for slab, places in rows_of.items():
+        at, rows = map(list, zip(*places, strict=True))
+        some = abreast if len(at) == len(abreast) else abreast.pick(at)
+        good = _good(some.x, slab.layout.spec.width)
+        columns = Columns(slab.layout, slab.rows[rows])
+        good &= (some.numbers == 0) | (some.numbers == columns.step + np.uint64(1))
+        if not good.all():
+            others += [i for i, fine in zip(at, good, strict=True) if not fine]
+            fine = np.flatnonzero(good).tolist()
+            if not fine:
+                continue
+            some, columns = some.pick(fine), Columns(slab.layout, slab.rows[[rows[i] for i in fine]])
+        made.append(Sheet(slab.layout, some, columns))
     return made, sorted(others)
 
 
-def _sheet(layout: Layout, abreast: Abreast, records: Sequence[bytes]) -> tuple[list[Sheet], list[int]]:
-    x, good = _numbers(abreast.values, layout.spec.width)
-    columns = Columns(layout, records)
-    numbers = np.array(abreast.numbers, np.uint64)
-    good &= (numbers == columns.step + np.uint64(1)) | (numbers == 0)
-    if good.all():
-        return [Sheet(layout, abreast, records, columns, x[:, None])], []
-    rows, left = np.flatnonzero(good).tolist(), np.flatnonzero(~good).tolist()
-    if not rows:
-        return [], left
-    return _sheet(layout, abreast.pick(rows), [records[i] for i in rows])[0], left
-
-
-def _numbers(values: Sequence[Sequence[float]], width: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return rows of numbers, (batch, `width`), and which of them are good."""
-    try:
-        x = np.array(values, np.float64)
-    except (TypeError, ValueError):  # of different widths, most likely
-        x = np.empty(0)
-    if x.shape != (len(values), width):
-        x = np.full((len(values), width), np.nan)
-        for i, row in enumerate(values):
-            if len(row) == width and all(type(number) is float for number in row):
-                x[i] = row
+def _good(x: Numbers, width: int) -> NDArray[np.bool_]:
+    """Return which rows are numbers that a model of so many features takes."""
+    if x.shape[1] != width:
+        return np.zeros(len(x), bool)
     # Written so that NaN, which compares as false with everything, is not.
     good: NDArray[np.bool_] = np.all(np.abs(x) < _SURELY, axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return x.astype(np.float32), good
+    return good

@@ -10,17 +10,18 @@ from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from service.abreast import Held
 from service.core.admission import Admission
 from service.core.batch import BatchFormer
-from service.core.cache import LRU
+from service.core.cache import RecordCache
 from service.core.columns import Floats
 from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
 from service.core.ports import Clock, Model, Models, Observer, StateStore
 from service.core.session import Result, SessionKey, Timestep
-from service.frame import Frame, frames
+from service.frame import Frame, Numbers, frames
 from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.pipeline import Pipeline
 
@@ -69,7 +70,7 @@ class Engine:
         self._former: BatchFormer[SessionKey, Pending] = BatchFormer(
             max_sessions=max_batch, tenant_of=attrgetter("tenant")
         )
-        self._cache: LRU[SessionKey, Held] = LRU(cache_sessions)
+        self._cache = RecordCache(cache_sessions)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._in_flight: dict[asyncio.Task[None], StepBatch] = {}
         self._pump_is_due = False
@@ -99,9 +100,7 @@ class Engine:
         self._pump_soon()
         return future
 
-    def submit_frame(
-        self, keys: Sequence[SessionKey], values: Sequence[Sequence[float]], numbers: Sequence[int]
-    ) -> Frame | None:
+    def submit_frame(self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64]) -> Frame | None:
         """Put a timestep behind those of each of these sessions, distinct ones of one tenant. See `Frame`.
 
         Returns None where there is not room for all of them: they have to be submitted one by one. Raises
@@ -112,7 +111,7 @@ class Engine:
         if self._former.waiting + len(keys) > self._max_queue:
             return None
         now = self._clock()
-        frame = Frame(keys, values, numbers, now, now + self._step_timeout_s)
+        frame = Frame(keys, x, numbers, now, now + self._step_timeout_s)
         self._former.add_group(frame)
         self._pump_soon()
         return frame

@@ -1,59 +1,68 @@
 """Timesteps of many sessions that came in one message, from their admission to their answers."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.columns import Floats
 from service.core.errors import ConveyorError
 from service.core.session import Result, SessionKey, Timestep
 from service.core.turn import Group, Part
 from service.pending import Pending, StepBatch
 
-Outcome = Result | ConveyorError
+Numbers = NDArray[np.float32] | NDArray[np.float64]
+
+
+class Answers(NamedTuple):
+    """Answers to the timesteps of a frame's rows from `start` on: the steps that they are, and outputs (rows, …)."""
+
+    start: int
+    steps: Sequence[int]
+    outputs: Mapping[str, Floats]
 
 
 class Frame(Group[SessionKey, Pending]):
-    """One timestep for each of `keys`. Row `i` of each list is about `keys[i]`.
+    """One timestep for each of `keys`. Row `i` of everything is about `keys[i]`.
 
-    `values` are the numbers as they were sent, `numbers` the steps that they are to be, 0 for whatever is next.
-    `outcomes` are there when `ended` is done, which is cancelled by nobody.
+    `x` is (sessions, features), as it was sent, and `numbers`, uint64, are the steps that these are to be, 0 for
+    whatever is next. When `ended` is done, which nobody may cancel, each row is either in one of `answers` or in
+    `outcomes`.
     """
 
     def __init__(
-        self,
-        keys: Sequence[SessionKey],
-        values: Sequence[Sequence[float]],
-        numbers: Sequence[int],
-        submitted: float,
-        deadline: float,
+        self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64], submitted: float, deadline: float
     ) -> None:
         super().__init__(keys, deadline)
-        self.values = values
+        self.x = x
         self.numbers = numbers
         self.submitted = submitted
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.outcomes: list[Outcome | None] = [None] * len(keys)
+        self.answers: list[Answers] = []
+        self.outcomes: dict[int, Result | ConveyorError] = {}
+        self._is_ended = np.zeros(len(keys), bool)
         self._missing = len(keys)
         self._apart: dict[int, Pending] = {}
 
-    def end(self, i: int, outcome: Outcome) -> None:
-        """Say what became of a timestep. It happens once to each."""
-        self.outcomes[i] = outcome
-        self._missing -= 1
-        if not self._missing:
-            self.ended.set_result(None)
+    def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
+        """See `service.abreast.Home`."""
+        self.answers.append(Answers(start, steps, outputs))
+        self._end(slice(start, start + len(steps)), len(steps))
 
     def step(self, i: int) -> Pending:
         """See `Group.step`. What becomes of it becomes of the frame's."""
         step = self._apart.get(i)
         if step is None:
-            timestep = Timestep(self.values[i], 1, self.numbers[i] or None)
+            timestep = Timestep(self.x[i].tolist(), 1, int(self.numbers[i]) or None)
             future: asyncio.Future[Result] = self.ended.get_loop().create_future()
             step = self._apart[i] = Pending(timestep, future, self.submitted, self.deadline)
 
             def end(future: asyncio.Future[Result]) -> None:
                 error = cast("ConveyorError | None", future.exception())  # `Pending` knows no others
-                self.end(i, error or future.result())
+                self.outcomes[i] = error or future.result()
+                self._end(slice(i, i + 1), 1)
 
             future.add_done_callback(end)
         return step
@@ -62,21 +71,14 @@ class Frame(Group[SessionKey, Pending]):
         """Take apart those timesteps of a part that have not ended."""
         if self._missing:
             for i in range(part.start, part.stop):
-                if self.outcomes[i] is None:
+                if not self._is_ended[i]:
                     yield self.keys[i], self.step(i)
 
-
-class Seat(NamedTuple):
-    """A place in a frame: where the answer to one of its timesteps goes."""
-
-    frame: Frame
-    i: int
-
-    def answer(self, result: Result) -> None:
-        self.frame.end(self.i, result)
-
-    def step(self) -> Pending:
-        return self.frame.step(self.i)
+    def _end(self, rows: slice, count: int) -> None:
+        self._is_ended[rows] = True
+        self._missing -= count
+        if not self._missing:
+            self.ended.set_result(None)
 
 
 def frames(batch: StepBatch) -> Iterator[tuple[Frame, Part[SessionKey, Pending]]]:

@@ -11,12 +11,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from service.abreast import Held, Sheet, line_up
-from service.core.cache import LRU
-from service.core.columns import Columns, Floats, Layout
+from service.abreast import Sheet, line_up
+from service.core.cache import RecordCache
+from service.core.columns import Columns, Floats, Layout, Rows
 from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown
 from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
-from service.core.session import SessionKey
 from service.core.turn import Turn
 from service.frame import frames
 from service.pending import Pending, Run, StepBatch, StepTurn, refuse
@@ -37,9 +36,7 @@ works on one part while the next is run. In smaller parts another run and anothe
 class Pipeline:
     """Takes batches all the way. `cache` holds the records that were committed or read last."""
 
-    def __init__(
-        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, Held], clock: Clock
-    ) -> None:
+    def __init__(self, store: StateStore, models: Models, observer: Observer, cache: RecordCache, clock: Clock) -> None:
         self._store = store
         self._models = models
         self._observer = observer
@@ -99,12 +96,13 @@ class Pipeline:
     def _plan(self, batch: StepBatch, again: list[StepTurn]) -> tuple[list[_Run], list[StepTurn]]:
         """Return the runs that a batch needs, and the turns that have to be read first."""
         runs: list[_Run] = []
-        abreast, turns = line_up(batch)
+        lined, turns = line_up(batch)
         groups, unread = self._planner.plan(turns)
-        for rows in _parts(len(abreast)):
-            planned, others = self._planner.plan_abreast(abreast[rows])
-            runs += [partial(self._run_sheet, sheet, again) for sheet in planned]
-            unread += others
+        for abreast in lined:
+            for rows in _parts(len(abreast)):
+                planned, others = self._planner.plan_abreast(abreast[rows])
+                runs += [partial(self._run_sheet, sheet, again) for sheet in planned]
+                unread += others
         for (layout, _), group in groups.items():
             runs += [partial(self._run_turns, layout, group[rows], again) for rows in _parts(len(group))]
         return runs, unread
@@ -123,44 +121,51 @@ class Pipeline:
         """
         x = np.frombuffer(b"".join([run.plan.x for run in group]), np.float32)
         x = x.reshape(len(group), -1, layout.spec.width)
-        columns = Columns(layout, [run.record for run in group])
+        columns = Columns.of(layout, [run.record for run in group])
         try:
-            new, outputs, bad = await self._advanced(layout, x, columns)
+            outputs, state, bad = await self._outputs(layout, x, columns.state)
         except ConveyorError as error:
             for run in group:
                 self._refuse(run.turn.steps, error)
             return None
         for row in bad:
             self._not_finite(group[row].turn, again)
-        rows = [row for row in range(len(group)) if row not in bad]
-        if not rows:
-            return None
-        runs, records = [group[row] for row in rows], [new[row] for row in rows]
-        return RanTurns(layout, runs, records, columns.step[rows].tolist(), outputs, rows)
+        if bad:
+            fine = [row for row in range(len(group)) if row not in bad]
+            if not fine:
+                return None
+            group, columns = [group[row] for row in fine], columns.pick(fine)
+            outputs, state = outputs[fine], state[fine]
+        return RanTurns(columns, group, self._advance(columns, x.shape[1], state, outputs), outputs)
 
     async def _run_sheet(self, sheet: Sheet, again: list[StepTurn]) -> Ran | None:
         """Run single timesteps side by side. See `_run_turns`."""
-        count = len(sheet.abreast)
+        abreast, columns = sheet.abreast, sheet.columns
         try:
-            new, outputs, bad = await self._advanced(sheet.layout, sheet.x, sheet.columns)
+            outputs, state, bad = await self._outputs(columns.layout, sheet.x, columns.state)
         except ConveyorError as error:
-            for turn in sheet.abreast.turns(range(count)):
+            for turn in abreast.turns(range(len(abreast))):
                 self._refuse(turn.steps, error)
             return None
-        if not bad:
-            return RanSheet(sheet, new, outputs)
-        for turn in sheet.abreast.turns(bad):
-            self._not_finite(turn, again)
-        rows = [row for row in range(count) if row not in bad]
-        return RanSheet(sheet.pick(rows), [new[row] for row in rows], outputs[rows]) if rows else None
+        if bad:
+            for turn in abreast.turns(bad):
+                self._not_finite(turn, again)
+            fine = [row for row in range(len(abreast)) if row not in bad]
+            if not fine:
+                return None
+            abreast, columns = abreast.pick(fine), columns.pick(fine)
+            outputs, state = outputs[fine], state[fine]
+        return RanSheet(columns, abreast, self._advance(columns, 1, state, outputs), outputs)
 
-    async def _advanced(self, layout: Layout, x: Floats, columns: Columns) -> tuple[list[bytes], Floats, list[int]]:
-        """Return sessions' next records, the outputs (batch, time, …), and the rows in which these are not finite."""
-        model = self._models.holding(layout.ref)
-        outputs, state = await self.run(model, x, columns.state)
+    async def _outputs(self, layout: Layout, x: Floats, state: Floats) -> tuple[Floats, Floats, list[int]]:
+        """Return what `run` does, and the rows in which that is not finite."""
+        outputs, state = await self.run(self._models.holding(layout.ref), x, state)
         bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
+        return outputs, state, bad
+
+    def _advance(self, columns: Columns, timesteps: int, state: Floats, outputs: Floats) -> Rows:
         nonce = self._nonces.getrandbits(64)
-        return columns.advance(x.shape[1], state, outputs[:, -1], nonce=nonce, now_ms=unix_ms()), outputs, bad
+        return columns.advance(timesteps, state, outputs[:, -1], nonce=nonce, now_ms=unix_ms())
 
     def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
         self._cache.drop(turn.key)
@@ -175,27 +180,28 @@ class Pipeline:
         """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
         if ran is None:
             return
-        commits = ran.commits
+        writes = ran.writes
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
-            verdicts = await self._store.commit(commits)
+            verdicts = await self._store.commit(writes)
         except ConveyorError as error:
-            verdicts = [error] * len(commits)  # what became of the exchange became of all that it carried, and no more
+            verdicts = [error] * len(writes)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:
-            for i, commit in enumerate(commits):
-                self._cache.drop(commit.key)
+            for i, key in enumerate(writes.keys):
+                self._cache.drop(key)
                 if isinstance(error, asyncio.CancelledError):
                     self._refuse(ran.turn(i).steps, OutcomeUnknown("this process was stopped in the middle of a write"))
             raise
         took = self._clock() - started
-        written: Sequence[int] = range(len(commits))
-        if verdicts.count(None) < len(commits):  # hardly ever
+        written: Sequence[int] = range(len(writes))
+        if verdicts.count(None) < len(writes):  # hardly ever
             written = [i for i in written if verdicts[i] is None]
             for i, verdict in enumerate(verdicts):
                 if verdict is not None:
                     self._not_written(ran.turn(i), verdict, again)
-        self._cache.update((commits[i].key, (commits[i].record, ran.layout)) for i in written)
+            writes = writes.pick(written)
+        self._cache.put_rows(writes.keys, ran.layout, writes.records)
         ran.answer(written, self._observer)
         # Last, so that it is counted after the answers are on their way.
         self._observer.stage("commit", took)

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from service.abreast import Abreast, Held, Sheet, sheets
+from service.abreast import Abreast, Sheet, sheets
 from service.core import record as records
-from service.core.cache import LRU
+from service.core.cache import RecordCache
 from service.core.columns import Layout
 from service.core.errors import Conflict, ConveyorError, SessionNotFound
 from service.core.plan import plan, straight
@@ -20,9 +20,7 @@ Groups = defaultdict[tuple[Layout, int], list[Run]]
 class Planner:
     """Reads the records that are not in `cache`, decides, and answers the steps that need no run."""
 
-    def __init__(
-        self, store: StateStore, models: Models, observer: Observer, cache: LRU[SessionKey, Held], clock: Clock
-    ) -> None:
+    def __init__(self, store: StateStore, models: Models, observer: Observer, cache: RecordCache, clock: Clock) -> None:
         self._store = store
         self._models = models
         self._observer = observer
@@ -51,7 +49,7 @@ class Planner:
 
     def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], list[StepTurn]]:
         """Return what to run of these, and the turns of those that have to be read first. See `plan`."""
-        planned, others = sheets(abreast, list(map(self._cache.get, abreast.keys)))
+        planned, others = sheets(abreast, self._cache)
         self._observer.cache(len(abreast) - len(others), len(others))
         return planned, abreast.turns(others)
 
@@ -76,7 +74,7 @@ class Planner:
                 layout = self._layout(record)
                 if not finite:
                     records.decode(record)  # raises, where it is this one
-                self._cache.put(turn.key, (record, layout))
+                self._cache.put(turn.key, record, layout)
                 self._plan_turn(turn, record, layout, groups)
             except ConveyorError as error:
                 self._cache.drop(turn.key)
@@ -87,7 +85,7 @@ class Planner:
         """Keep a record that a commit brought back, unless it has to be looked at by `read` first."""
         layout = self._layouts.get(records.kind_of(record))
         if layout is not None and layout.fits(record):
-            self._cache.put(key, (record, layout))
+            self._cache.put(key, record, layout)
         else:
             self._cache.drop(key)
 

@@ -1,21 +1,23 @@
 """Timesteps that were run and are to be written, before anybody is told."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from service.abreast import Sheet
-from service.core.columns import Floats, Layout
+import numpy as np
+
+from service.abreast import Abreast
+from service.core.columns import Columns, Floats, Layout, Rows
 from service.core.errors import ConveyorError
 from service.core.plan import Window
-from service.core.ports import Commit, Observer
-from service.core.record import VERSION_SLICE
+from service.core.ports import Observer
 from service.core.session import Result
 from service.core.timestep import named
+from service.core.writes import Writes
 from service.pending import Run, StepTurn, refuse
 
 
 class Ran(Protocol):
-    """What a run has made of some sessions of one model: `commits[i]` is the write of what `turn(i)` is the turn of."""
+    """What a run has made of some sessions of one model: `writes[i]` is that of what `turn(i)` is the turn of."""
 
     @property
     def layout(self) -> Layout: ...
@@ -26,11 +28,11 @@ class Ran(Protocol):
         ...
 
     @property
-    def commits(self) -> Sequence[Commit]: ...
+    def writes(self) -> Writes: ...
 
     def turn(self, i: int) -> StepTurn: ...
 
-    def answer(self, rows: Iterable[int], observer: Observer) -> None:
+    def answer(self, rows: Sequence[int], observer: Observer) -> None:
         """Tell what has been written."""
         ...
 
@@ -38,67 +40,55 @@ class Ran(Protocol):
 class RanTurns:
     """Turns of one length. See `Ran`.
 
-    `records` are those that are to be written, `before` the steps that the sessions were at. The outputs of `runs[i]`
-    are row `rows[i]` of `outputs`, (batch, time, …).
+    `records` are those that are to be written in the place of those that `columns` was made of. Row `i` of all of it,
+    and of the outputs, (batch, time, …), is about `runs[i]`.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        runs: Sequence[Run],
-        records: Sequence[bytes],
-        before: Sequence[int],
-        outputs: Floats,
-        rows: Sequence[int],
-    ) -> None:
-        self.layout = layout
+    def __init__(self, columns: Columns, runs: Sequence[Run], records: Rows, outputs: Floats) -> None:
+        self.layout = columns.layout
         self.timesteps = runs[0].plan.length
-        self.commits = [
-            Commit(run.turn.key, run.record[VERSION_SLICE], record) for run, record in zip(runs, records, strict=True)
-        ]
+        self.writes = Writes([run.turn.key for run in runs], columns.version, records)
         self._runs = runs
-        self._before = before
-        self._outputs: Mapping[str, Floats] = named(layout.spec, outputs)
-        self._rows = rows
+        self._before: Sequence[int] = columns.step.tolist()
+        self._outputs = named(columns.layout.spec, outputs)
 
     def turn(self, i: int) -> StepTurn:
         return self._runs[i].turn
 
-    def answer(self, rows: Iterable[int], observer: Observer) -> None:
+    def answer(self, rows: Sequence[int], observer: Observer) -> None:
         for i in rows:
-            turn, plan, row, before = self._runs[i].turn, self._runs[i].plan, self._rows[i], self._before[i]
+            turn, plan, before = self._runs[i].turn, self._runs[i].plan, self._before[i]
             for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
                 if isinstance(outcome, Window):
                     window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
-                    found = {name: output[row, window] for name, output in self._outputs.items()}
+                    found = {name: output[i, window] for name, output in self._outputs.items()}
                     step.answer(Result(before + outcome.stop, found, outcome.replayed))
                 elif isinstance(outcome, ConveyorError):
                     refuse([step], outcome, observer)
 
 
 class RanSheet:
-    """Single timesteps, side by side. See `Ran`.
-
-    `records` are those that are to be written, `outputs` are (batch, 1, …); row `i` of both is about that of the sheet.
-    """
+    """Single timesteps, side by side: `outputs` are (batch, 1, …). See `RanTurns`."""
 
     timesteps = 1
 
-    def __init__(self, sheet: Sheet, records: Sequence[bytes], outputs: Floats) -> None:
-        self.layout = sheet.layout
-        versions = [record[VERSION_SLICE] for record in sheet.records]
-        self.commits = list(map(Commit, sheet.abreast.keys, versions, records))
-        self._sheet = sheet
-        self._outputs: Mapping[str, Floats] = named(sheet.layout.spec, outputs[:, 0])
+    def __init__(self, columns: Columns, abreast: Abreast, records: Rows, outputs: Floats) -> None:
+        self.layout = columns.layout
+        self.writes = Writes(abreast.keys, columns.version, records)
+        self._abreast = abreast
+        self._steps: Sequence[int] = (columns.step + np.uint64(1)).tolist()
+        self._outputs = named(columns.layout.spec, outputs[:, 0])
 
     def turn(self, i: int) -> StepTurn:
-        (turn,) = self._sheet.abreast.turns([i])
+        (turn,) = self._abreast.turns([i])
         return turn
 
-    def answer(self, rows: Iterable[int], observer: Observer) -> None:
-        steps = (self._sheet.columns.step + 1).tolist()
-        homes = self._sheet.abreast.homes
-        names = list(self._outputs)
-        columns = [list(output) for output in self._outputs.values()]
-        for i in rows:
-            homes[i].answer(Result(steps[i], {name: column[i] for name, column in zip(names, columns, strict=True)}))
+    def answer(self, rows: Sequence[int], observer: Observer) -> None:
+        whole = len(rows) == len(self._steps)
+        steps = self._steps if whole else [self._steps[i] for i in rows]
+        outputs = self._outputs if whole else {name: output[rows] for name, output in self._outputs.items()}
+        start = 0
+        for home, first, last in self._abreast.spans if whole else self._abreast.pick(rows).spans:
+            stop = start + last - first
+            home.answer(first, steps[start:stop], {name: output[start:stop] for name, output in outputs.items()})
+            start = stop

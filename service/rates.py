@@ -7,14 +7,16 @@ from contextlib import suppress
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from service.core.access import Principal
 from service.core.errors import ConveyorError, RateLimited, Unavailable
 from service.core.ports import Clock, Observer
 from service.core.rate import Meter, RateLimit, SharedBuckets, rate_limit
 from service.core.session import Result, SessionKey, Timestep
-from service.frame import Frame
+from service.frame import Frame, Numbers
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +29,7 @@ class Submitter(Protocol):
 
     def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]: ...
 
-    def submit_frame(
-        self, keys: Sequence[SessionKey], values: Sequence[Sequence[float]], numbers: Sequence[int]
-    ) -> Frame | None: ...
+    def submit_frame(self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64]) -> Frame | None: ...
 
 
 class Rates:
@@ -152,16 +152,14 @@ class _Limited:
             self._meter.give_back(timestep.length)
             raise
 
-    def submit_frame(
-        self, keys: Sequence[SessionKey], values: Sequence[Sequence[float]], numbers: Sequence[int]
-    ) -> Frame | None:
+    def submit_frame(self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64]) -> Frame | None:
         """Return None, too, where fewer timesteps are left than these: one by one, some may be taken."""
         if self._rates.left(self._meter)[0] < len(keys):
             return None
         self._rates.take(self._meter, len(keys))
         frame: Frame | None = None
         try:
-            frame = self._submitter.submit_frame(keys, values, numbers)
+            frame = self._submitter.submit_frame(keys, x, numbers)
         finally:
             if frame is None:
                 self._meter.give_back(len(keys))

@@ -5,11 +5,14 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from service.adapters.redis_link import DEMOTED, bulk
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost
-from service.core.record import EPOCH_SLICE, HEADER, VERSION_SLICE, step_of, ttl_s_of
+from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
 from service.core.session import MAX_SESSION_ID, SessionKey
+from service.core.writes import Writes
 
 HASH_TAGS = 256
 """Count of hash tags. Fixed for the life of a data set: it is part of every key."""
@@ -47,6 +50,25 @@ def commit_bulks(commits: Iterable[Commit]) -> list[bytes]:
     for _, version, record in commits:
         bulks += (_VERSION_HEAD, version, _record_head(len(record)), record, _ttl_tail(ttl_s_of(record)))
     return bulks
+
+
+def write_bulks(writes: Writes) -> list[bytes]:
+    """Return what `commit_bulks` does, of writes that lie side by side."""
+    count, size = writes.records.shape
+    ttl_s = ttl_s_of(bytes(writes.records[0]))
+    if (writes.records[:, TTL_SLICE] != writes.records[0, TTL_SLICE]).any():
+        return commit_bulks(writes)
+    version_at = len(_VERSION_HEAD)
+    head_at = version_at + writes.versions.shape[1]
+    head, tail = _record_head(size), _ttl_tail(ttl_s)
+    record_at = head_at + len(head)
+    arguments = np.empty((count, record_at + size + len(tail)), np.uint8)
+    arguments[:, :version_at] = np.frombuffer(_VERSION_HEAD, np.uint8)
+    arguments[:, version_at:head_at] = writes.versions
+    arguments[:, head_at:record_at] = np.frombuffer(head, np.uint8)
+    arguments[:, record_at : record_at + size] = writes.records
+    arguments[:, record_at + size :] = np.frombuffer(tail, np.uint8)
+    return [*map(key_bulk, writes.keys), arguments.tobytes()]
 
 
 def create_bulks(key: SessionKey, record: bytes) -> tuple[bytes, ...]:

@@ -15,11 +15,13 @@ from service.adapters.redis_records import (
     key_bulk,
     redis_key,
     verdict,
+    write_bulks,
 )
 from service.adapters.redis_url import shown
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.session import SessionKey
+from service.core.writes import Writes
 
 
 class RedisStore:
@@ -47,10 +49,9 @@ class RedisStore:
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         doubt: NotConfirmed | None = None
+        bulks = write_bulks(commits) if isinstance(commits, Writes) else commit_bulks(commits)
         try:
-            replies, repeated = await self._link.run(
-                self._commit, len(commits), 3 * len(commits), commit_bulks(commits)
-            )
+            replies, repeated = await self._link.run(self._commit, len(commits), 3 * len(commits), bulks)
         except NotConfirmed as error:
             (replies, repeated), doubt = error.reply, error
         if replies == [WRITTEN] * len(commits):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from service.api.messages import (
     Addressed,
@@ -21,6 +22,7 @@ from service.api.messages import (
     PackedManySteps,
     PackedStep,
     RawSteps,
+    Rows,
     SessionName,
     StepMessage,
 )
@@ -33,6 +35,7 @@ class Encoding(NamedTuple):
     subprotocol: str
     binary: bool
     encode: Callable[[Answer], bytes]
+    rows: Rows
     is_array: Callable[[bytes | str], bool]
     step: Decoder[StepMessage]
     addressed: Decoder[Addressed]
@@ -57,6 +60,13 @@ def _tensor(array: Any) -> dict[str, Any]:
     return {"shape": array.shape, "data": array.astype("<f4", copy=False).tobytes()}
 
 
+def _tensors(rows: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Return what `_tensor` does, for each row."""
+    shape, data = rows.shape[1:], rows.astype("<f4", copy=False).tobytes()
+    size = len(data) // len(rows)
+    return [{"shape": shape, "data": data[at : at + size]} for at in range(0, len(data), size)]
+
+
 def _is_msgpack_array(content: bytes | str) -> bool:
     first = content[0] if content and isinstance(content, bytes) else 0
     return first >> 4 == 0x9 or first in (0xDC, 0xDD)
@@ -67,6 +77,7 @@ JSON = Encoding(
     subprotocol="conveyor.v1.json",
     binary=False,
     encode=_to_json,
+    rows=list,
     is_array=_is_json_array,
     step=msgspec.json.Decoder(StepMessage),
     addressed=msgspec.json.Decoder(AddressedStep),
@@ -82,6 +93,7 @@ MSGPACK = Encoding(
     subprotocol="conveyor.v1.msgpack",
     binary=True,
     encode=msgspec.msgpack.Encoder(enc_hook=_tensor).encode,
+    rows=_tensors,
     is_array=_is_msgpack_array,
     step=msgspec.msgpack.Decoder(PackedStep),
     addressed=msgspec.msgpack.Decoder(PackedAddressedStep),

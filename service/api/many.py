@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
+
 from service.api.dependencies import Limits
-from service.api.messages import Addressed, rest_answer, rest_error, single_timesteps
+from service.api.messages import Addressed, Rows, rest_answer, rest_answers, rest_error, single_timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, SessionKey
-from service.frame import Frame, Outcome
+from service.frame import Frame
 from service.rates import Submitter
 
 
@@ -26,8 +28,8 @@ class Begun(Protocol):
         """Return something that has to be done before all have ended, or None where they have."""
         ...
 
-    def answers(self) -> list[dict[str, Any]]:
-        """Return, when all have ended, the part of each in the answer to the message."""
+    def answers(self, rows: Rows) -> list[dict[str, Any]]:
+        """Return, when all have ended, the part of each in the answer to the message. `rows` is its encoding's."""
         ...
 
     def shut_down(self) -> ShuttingDown | None:
@@ -48,12 +50,12 @@ def _submit_frame(
     if len(steps) < 2 or any(isinstance(step, Malformed) or step.outputs != "last" for step in steps):
         return None
     plain = cast("Sequence[Addressed]", steps)
-    values = single_timesteps([step.x for step in plain], limits.max_width)
+    x = single_timesteps([step.x for step in plain], limits.max_width)
     keys = [SessionKey(tenant, step.session_id) for step in plain]
-    if values is None or len(set(keys)) < len(keys):
+    if x is None or len(set(keys)) < len(keys):
         return None
     try:
-        return submitter.submit_frame(keys, values, [step.step or 0 for step in plain])
+        return submitter.submit_frame(keys, x, np.array([step.step or 0 for step in plain], np.uint64))
     except ConveyorError:
         return None  # each step is told
 
@@ -67,12 +69,16 @@ class _Together:
     def undone(self) -> asyncio.Future[None] | None:
         return None if self._frame.ended.done() else self._frame.ended
 
-    def answers(self) -> list[dict[str, Any]]:
+    def answers(self, rows: Rows) -> list[dict[str, Any]]:
         frame = self._frame
-        return [
-            rest_answer(key.session_id, outcome) if isinstance(outcome, Result) else rest_error(key.session_id, outcome)
-            for key, outcome in zip(frame.keys, cast("list[Outcome]", frame.outcomes), strict=True)
-        ]
+        ids = [key.session_id for key in frame.keys]
+        told: list[dict[str, Any]] = [{}] * len(ids)
+        for answers in frame.answers:
+            part = slice(answers.start, answers.start + len(answers.steps))
+            told[part] = rest_answers(ids[part], answers, rows)
+        for i, outcome in frame.outcomes.items():
+            told[i] = rest_answer(ids[i], outcome) if isinstance(outcome, Result) else rest_error(ids[i], outcome)
+        return told
 
     def shut_down(self) -> None:
         return None
@@ -95,7 +101,7 @@ class _Apart:
             self._undone.pop()
         return None
 
-    def answers(self) -> list[dict[str, Any]]:
+    def answers(self, _rows: Rows) -> list[dict[str, Any]]:
         return [_answer(step, started) for step, started in zip(self._steps, self._started, strict=True)]
 
     def shut_down(self) -> ShuttingDown | None:

@@ -4,17 +4,19 @@ The routes and sockets that carry steps use these; `service.api.schemas` describ
 ``tests/api/test_openapi.py`` holds the two against each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from service.api.dependencies import Limits
 from service.api.problems import problem, refusal
 from service.core.errors import ConveyorError, InvalidRequest, Overloaded
 from service.core.session import Result, Timestep
+from service.frame import Answers, Numbers
 
 _FLOAT_BYTES = 4
 
@@ -103,6 +105,9 @@ class Decoder(Protocol[T_co]):
     def decode(self, content: Any, /) -> T_co: ...
 
 
+Rows = Callable[[NDArray[np.float32]], Sequence[Any]]
+"""Makes of the rows of an array what stands for each of them in an answer."""
+
 Answer = Mapping[str, Any] | list[Any]
 """What is sent to a client: JSON's nouns, and arrays of numbers."""
 
@@ -133,6 +138,16 @@ def rest_answer(session_id: str, result: Result) -> dict[str, Any]:
     }
 
 
+def rest_answers(session_ids: Sequence[str], answers: Answers, rows: Rows) -> list[dict[str, Any]]:
+    """Return what `rest_answer` does, for many; `rows` makes of an array what stands in a message for each row."""
+    names = list(answers.outputs)
+    columns = zip(*map(rows, answers.outputs.values()), strict=True)
+    return [
+        {"session_id": session_id, "step": step, "replayed": False, "outputs": dict(zip(names, row, strict=True))}
+        for session_id, step, row in zip(session_ids, answers.steps, columns, strict=True)
+    ]
+
+
 def rest_error(session_id: str | None, error: ConveyorError) -> dict[str, Any]:
     told = refusal(error) if type(error) is Overloaded else problem(error)
     return {"session_id": session_id, "error": told}
@@ -145,16 +160,22 @@ def stream_answer(result: Result) -> dict[str, Any]:
     return {"step": result.step, "outputs": result.outputs}
 
 
-def single_timesteps(xs: Sequence[Any], max_width: int) -> Sequence[Sequence[float]] | None:
-    """Return the `x` of steps as rows of numbers where each is one timestep, all written in the same way; or None."""
+def single_timesteps(xs: Sequence[Any], max_width: int) -> Numbers | None:
+    """Return the `x` of steps as (steps, features) where each is one timestep, all of one width; or None."""
     if type(xs[0]) is dict:
         return _one_shape(xs, max_width)
-    plain = all(type(x) is list and 0 < len(x) <= max_width and type(x[0]) is float for x in xs)
-    return xs if plain else None
+    width = len(xs[0])
+    if not 0 < width <= max_width or not all(type(x) is list and len(x) == width for x in xs):
+        return None
+    try:
+        numbers = np.array(xs, np.float64)
+    except ValueError:  # lists among the numbers
+        return None
+    return numbers if numbers.ndim == 2 else None
 
 
-def _one_shape(xs: Sequence[Any], max_width: int) -> Sequence[Sequence[float]] | None:
-    """Return the rows of tensors of one timestep, all of the first one's shape, or None where they are not."""
+def _one_shape(xs: Sequence[Any], max_width: int) -> Numbers | None:
+    """Return the numbers of tensors of one timestep, all of the first one's shape, or None where they are not."""
     shape = xs[0].get("shape")
     if type(shape) is not list or not 0 < shape[-1] <= max_width or shape[:-1] not in ([], [1]):
         return None
@@ -163,8 +184,7 @@ def _one_shape(xs: Sequence[Any], max_width: int) -> Sequence[Sequence[float]] |
     data: list[bytes] = [each for x in alike if type(each := x.get("data")) is bytes and len(each) == size]
     if len(data) < len(xs):
         return None
-    rows: list[list[float]] = np.frombuffer(b"".join(data), "<f4").reshape(len(xs), -1).tolist()
-    return rows
+    return np.frombuffer(b"".join(data), "<f4").astype(np.float32, copy=False).reshape(len(xs), -1)
 
 
 def _unpacked(x: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ async def many_steps(request: Request) -> Response:
     begun = begin(services.limits, submitter(request), tenant, steps)
     while (undone := begun.undone()) is not None:
         await asyncio.wait({undone})
-    return _response(wanted, {"results": begun.answers()})
+    return _response(wanted, {"results": begun.answers(wanted.rows)})
 
 
 def decode_step(encoding: Encoding, content: bytes | str) -> Addressed | Malformed:

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
 from service.api.many import Begun, begin
-from service.api.messages import decode, stream_answer
+from service.api.messages import Rows, decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
@@ -58,8 +58,9 @@ async def stream_many(socket: Socket) -> None:
         try:
             if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps(begin(services.limits, engine, tenant, steps))
-            return _Steps(begin(services.limits, engine, tenant, [decode_step(encoding, content)]), alone=True)
+                return _Steps(begin(services.limits, engine, tenant, steps), encoding.rows)
+            begun = begin(services.limits, engine, tenant, [decode_step(encoding, content)])
+            return _Steps(begun, encoding.rows, alone=True)
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 
@@ -102,8 +103,9 @@ class _Step:
 class _Steps:
     """A step of a socket that carries many sessions, `alone` or in an array. See `Asked`."""
 
-    def __init__(self, begun: Begun, *, alone: bool = False) -> None:
+    def __init__(self, begun: Begun, rows: Rows, *, alone: bool = False) -> None:
         self._begun = begun
+        self._rows = rows
         self._alone = alone
 
     def undone(self) -> asyncio.Future[Any] | None:
@@ -111,7 +113,7 @@ class _Steps:
 
     def reply(self, *, pipelined: bool) -> Reply:
         """Of the errors of single sessions, none closes a socket that carries many; the end of the service does."""
-        answers = self._begun.answers()
+        answers = self._begun.answers(self._rows)
         going = self._begun.shut_down()
         return Reply(answers[0] if self._alone else answers, wire_of(going).close if going else None)
 

@@ -5,16 +5,19 @@ What `service.core.record` says of one record is said here of a matrix of bytes 
 
 import struct
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidRecord
-from service.core.record import CHANGED_AT, FLOAT_BYTES, HEADER, step_of
+from service.core.record import CHANGED_AT, FLOAT_BYTES, HEADER, VERSION_SLICE, step_of
 from service.core.session import ModelRef, Session
 from service.core.spec import ModelSpec
 
 Floats = NDArray[np.float32]
+Rows = NDArray[np.uint8]
+"""Records of one layout, (batch, `Layout.size`)."""
 
 
 class Layout:
@@ -52,6 +55,14 @@ class Layout:
         """Return whether a record is as long as it has to be: without outputs before the first timestep."""
         return len(record) == (self.size if step_of(record) else self._size_before)
 
+    def filled(self, record: bytes) -> bytes:
+        """Return a record with room for outputs where it has none yet."""
+        return record.ljust(self.size, b"\0")
+
+    def trimmed(self, record: bytes) -> bytes:
+        """Undo `filled`."""
+        return record if step_of(record) else record[: self._size_before]
+
     def require(self, session: Session) -> None:
         """Raise `InvalidRecord` unless the session has the lengths that its model asks for."""
         outputs = self.spec.output_size if session.step else 0
@@ -66,33 +77,44 @@ class Layout:
 class Columns:
     """The records of a batch of sessions of one layout, before their first timestep or after it.
 
-    `step` are their counts, uint64; `state` is (batch, `spec.state_size`), float32 and C-contiguous.
+    `rows` are theirs to change from now on. `version`, (batch, 24) bytes, and `step`, uint64, are what they are at
+    first, and so is `state`, (batch, `spec.state_size`), float32 and C-contiguous.
     """
 
-    def __init__(self, layout: Layout, records: Sequence[bytes]) -> None:
-        size = layout.size
-        # Before the first timestep a record has no outputs, and is shorter by that.
-        whole = b"".join([record if len(record) == size else record.ljust(size, b"\0") for record in records])
-        self._layout = layout
-        self._whole = np.frombuffer(whole, np.uint8)
-        rows = self._whole.view(layout.fields)
-        self.step: NDArray[np.uint64] = rows["step"].astype(np.uint64)
-        self.state: Floats = np.ascontiguousarray(rows["state"]).view("<f4").astype(np.float32, copy=False)
+    def __init__(self, layout: Layout, rows: Rows) -> None:
+        self.layout = layout
+        self._rows = rows
+        fields = self._fields()
+        self.version: Rows = rows[:, VERSION_SLICE].copy()
+        self.step: NDArray[np.uint64] = fields["step"].astype(np.uint64)
+        self.state: Floats = np.ascontiguousarray(fields["state"]).view("<f4").astype(np.float32, copy=False)
 
-    def advance(self, timesteps: int, state: Floats, outputs: Floats, *, nonce: int, now_ms: int) -> list[bytes]:
-        """Return the records of the sessions `timesteps` later.
+    @classmethod
+    def of(cls, layout: Layout, records: Sequence[bytes]) -> Self:
+        """Make columns of records that fit the layout."""
+        whole = bytearray().join([layout.filled(record) for record in records])
+        return cls(layout, np.frombuffer(whole, np.uint8).reshape(len(records), layout.size))
+
+    def pick(self, rows: Sequence[int]) -> "Columns":
+        """Return the columns of some of these records, as they are now."""
+        return Columns(self.layout, self._rows[rows])
+
+    def advance(self, timesteps: int, state: Floats, outputs: Floats, *, nonce: int, now_ms: int) -> Rows:
+        """Turn the records into those of the sessions `timesteps` later, and return them.
 
         `state` is (batch, `spec.state_size`) and `outputs`, those of the last timestep, (batch, `spec.output_size`).
         """
-        rows = self._whole.copy().view(self._layout.fields)  # copied as bytes: what is no field goes along
-        rows["step"] += np.uint64(timesteps)
-        rows["nonce"] = nonce
-        rows["updated_at_ms"] = now_ms
-        rows["outputs_n"] = FLOAT_BYTES * outputs.shape[1]
-        rows["state"] = _bytes(state)
-        rows["outputs"] = _bytes(outputs)
-        whole, size = rows.tobytes(), self._layout.size
-        return [whole[start : start + size] for start in range(0, len(whole), size)]
+        fields = self._fields()  # what is none of these stays as it is
+        fields["step"] += np.uint64(timesteps)
+        fields["nonce"] = nonce
+        fields["updated_at_ms"] = now_ms
+        fields["outputs_n"] = FLOAT_BYTES * outputs.shape[1]
+        fields["state"] = _bytes(state)
+        fields["outputs"] = _bytes(outputs)
+        return self._rows
+
+    def _fields(self) -> NDArray[np.void]:
+        return self._rows.view(self.layout.fields)[:, 0]
 
 
 def _bytes(floats: Floats) -> NDArray[np.uint8]:

@@ -37,6 +37,7 @@ FORMAT = 1
 EPOCH_SLICE = slice(4, 12)
 VERSION_SLICE = slice(4, 28)
 NONCE_SLICE = slice(20, 28)
+TTL_SLICE = slice(36, 40)
 CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
 """Where in a record the numbers stand that a step changes."""
 

@@ -74,12 +74,12 @@ class Records(RuleBasedStateMachine):
     def advance(self, rows: list[int], timesteps: int, nonce: int, now_ms: int, data: st.DataObject) -> None:
         state = data.draw(floats(len(rows), self.layout.spec.state_size))
         outputs = data.draw(floats(len(rows), self.layout.spec.output_size))
-        columns = Columns(self.layout, [self.records[row] for row in rows])
+        columns = Columns.of(self.layout, [self.records[row] for row in rows])
         assert columns.step.tolist() == [self.sessions[row].step for row in rows]
         assert columns.state.tobytes() == b"".join(self.sessions[row].state for row in rows)
         new = columns.advance(timesteps, state, outputs, nonce=nonce, now_ms=now_ms)
         for i, row in enumerate(rows):
-            self.records[row] = new[i]
+            self.records[row] = new[i].tobytes()
             self.sessions[row] = self.sessions[row]._replace(
                 step=self.sessions[row].step + timesteps,
                 nonce=nonce,
