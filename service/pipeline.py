@@ -28,7 +28,7 @@ INLINE_SECONDS = 1e-3
 """A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
 done, up to 5 ms while the loop is busy, and the batch with it."""
 
-_HALVED, _PART = 32, 64
+_HALVED, _PART = 32, 128
 """A batch of so many sessions is run and sent to the store in halves, a larger one in parts of about `_PART`: the store
 works on one part while the next is run. In smaller parts another run and another exchange cost more than they hide."""
 

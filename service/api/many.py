@@ -47,9 +47,11 @@ def _submit_frame(
     limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed]
 ) -> Frame | None:
     """Submit steps as a frame, where each is one timestep of another session, and there is room for all."""
-    if len(steps) < 2 or any(isinstance(step, Malformed) or step.outputs != "last" for step in steps):
+    if len(steps) < 2 or Malformed in set(map(type, steps)):
         return None
     plain = cast("Sequence[Addressed]", steps)
+    if {step.outputs for step in plain} != {"last"}:
+        return None
     x = single_timesteps([step.x for step in plain], limits.max_width)
     keys = [SessionKey(tenant, step.session_id) for step in plain]
     if x is None or len(set(keys)) < len(keys):

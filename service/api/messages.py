@@ -140,11 +140,22 @@ def rest_answer(session_id: str, result: Result) -> dict[str, Any]:
 
 def rest_answers(session_ids: Sequence[str], answers: Answers, rows: Rows) -> list[dict[str, Any]]:
     """Return what `rest_answer` does, for many; `rows` makes of an array what stands in a message for each row."""
-    names = list(answers.outputs)
+    steps = zip(session_ids, answers.steps, strict=True)
+    if len(answers.outputs) == 1:
+        ((name, array),) = answers.outputs.items()
+        return [
+            {"session_id": session_id, "step": step, "replayed": False, "outputs": {name: output}}
+            for (session_id, step), output in zip(steps, rows(array), strict=True)
+        ]
     columns = zip(*map(rows, answers.outputs.values()), strict=True)
     return [
-        {"session_id": session_id, "step": step, "replayed": False, "outputs": dict(zip(names, row, strict=True))}
-        for session_id, step, row in zip(session_ids, answers.steps, columns, strict=True)
+        {
+            "session_id": session_id,
+            "step": step,
+            "replayed": False,
+            "outputs": dict(zip(answers.outputs, row, strict=True)),
+        }
+        for (session_id, step), row in zip(steps, columns, strict=True)
     ]
 
 
@@ -179,10 +190,12 @@ def _one_shape(xs: Sequence[Any], max_width: int) -> Numbers | None:
     shape = xs[0].get("shape")
     if type(shape) is not list or not 0 < shape[-1] <= max_width or shape[:-1] not in ([], [1]):
         return None
+    try:
+        data = [x["data"] for x in xs if x["shape"] == shape and len(x) == len(("shape", "data"))]
+    except (TypeError, LookupError):
+        return None
     size = _FLOAT_BYTES * shape[-1]
-    alike = [x for x in xs if type(x) is dict and len(x) == len(("shape", "data")) and x.get("shape") == shape]
-    data: list[bytes] = [each for x in alike if type(each := x.get("data")) is bytes and len(each) == size]
-    if len(data) < len(xs):
+    if len(data) < len(xs) or set(map(type, data)) != {bytes} or set(map(len, data)) != {size}:
         return None
     return np.frombuffer(b"".join(data), "<f4").astype(np.float32, copy=False).reshape(len(xs), -1)
 
