@@ -26,7 +26,9 @@ class Script:
         self._source = files("service.adapters").joinpath("lua", f"{name}.lua").read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
 
-    def packed(self, keys: int, arguments: int, bulks: Sequence[bytes], *, by_source: bool = False) -> bytes:
+    def packed(
+        self, keys: int, arguments: int, bulks: Sequence[bytes | memoryview], *, by_source: bool = False
+    ) -> bytes:
         """Return a call as it goes over the wire, of keys and arguments that are packed already."""
         command, script = (b"EVAL", self._source) if by_source else (b"EVALSHA", self._digest)
         head = b"*%d\r\n" % (3 + keys + arguments)
@@ -77,7 +79,7 @@ class RedisLink:
         self._left: set[Channel] = set()
         self._opening = asyncio.Lock()
 
-    async def run(self, script: Script, keys: int, arguments: int, bulks: Sequence[bytes]) -> Reply:
+    async def run(self, script: Script, keys: int, arguments: int, bulks: Sequence[bytes | memoryview]) -> Reply:
         """Call a script whose repetition does no harm; the server is sent its source where it does not know it.
 
         `bulks` are the keys and arguments as they go over the wire, see `bulk`, in as many pieces as you like.

@@ -1,7 +1,7 @@
 """Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -52,7 +52,7 @@ def commit_bulks(commits: Iterable[Commit]) -> list[bytes]:
     return bulks
 
 
-def write_bulks(writes: Writes) -> list[bytes]:
+def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
     """Return what `commit_bulks` does, of writes that lie side by side."""
     count, size = writes.records.shape
     ttl_s = ttl_s_of(bytes(writes.records[0]))
@@ -68,7 +68,7 @@ def write_bulks(writes: Writes) -> list[bytes]:
     arguments[:, head_at:record_at] = np.frombuffer(head, np.uint8)
     arguments[:, record_at : record_at + size] = writes.records
     arguments[:, record_at + size :] = np.frombuffer(tail, np.uint8)
-    return [*map(key_bulk, writes.keys), arguments.tobytes()]
+    return [*map(key_bulk, writes.keys), arguments.data]
 
 
 def create_bulks(key: SessionKey, record: bytes) -> tuple[bytes, ...]:

@@ -6,7 +6,7 @@ starves; nothing is lost or doubled; `waiting` and `idle` are true.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
 
@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.core.batch import BatchFormer
 from service.core.session import SessionKey
-from service.core.turn import Batch, Lane, Turn
+from service.core.turn import Batch, Group, Lane, Turn
 from tests.budget import examples
 
 KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "bb", "ca")]
@@ -31,6 +31,25 @@ class Step:
     length: int = 1
     deadline: float = float("inf")
     alone: bool = False
+    group: int = 0
+    """Of which group it is a part, if of one."""
+
+
+class Steps(Group[SessionKey, Step]):
+    """A group that was made of steps."""
+
+    def __init__(self, steps: dict[SessionKey, Step], deadline: float) -> None:
+        super().__init__(list(steps), deadline)
+        self._steps = list(steps.values())
+
+    def step(self, i: int) -> Step:
+        return self._steps[i]
+
+
+def turns_of(batch: Batch[SessionKey, Step]) -> list[Turn[SessionKey, Step]]:
+    """Return a batch's turns, and those of its groups' sessions."""
+    parts = [Turn(key, [step]) for part in batch.parts for key, step in zip(part.keys, part.steps(), strict=True)]
+    return batch.turns + parts
 
 
 class Former(RuleBasedStateMachine):
@@ -40,6 +59,7 @@ class Former(RuleBasedStateMachine):
             max_sessions=MAX_SESSIONS, max_turn=MAX_TURN, long_turn=MAX_TURN, tenant_of=attrgetter("tenant")
         )
         self.numbers = count(1)
+        self.groups = count(1)
         self.waiting: dict[SessionKey, list[Step]] = {key: [] for key in KEYS}
         self.in_flight: list[Batch[SessionKey, Step]] = []
         self.ended: Counter[Step] = Counter()
@@ -61,23 +81,35 @@ class Former(RuleBasedStateMachine):
         self.former.add(key, step)
         self.waiting[key].append(step)
 
+    @rule(tenant=st.sampled_from(sorted(TENANTS)), data=st.data(), patience=st.sampled_from([2.0, 99.0]))
+    def add_group(self, tenant: str, data: st.DataObject, patience: float) -> None:
+        own = [key for key in KEYS if key.tenant == tenant]
+        keys = data.draw(st.lists(st.sampled_from(own), min_size=1, unique=True))
+        name, deadline = next(self.groups), self.now + patience
+        steps = {key: Step(next(self.numbers), deadline=deadline, group=name) for key in keys}
+        self.former.add_group(Steps(steps, deadline))
+        for key, step in steps.items():
+            self.waiting[key].append(step)
+
     @rule()
     def time_passes(self) -> None:
         self.now += 1
 
     @rule()
     def take(self) -> None:
-        ready = {key: self._lane(key) for key, steps in self.waiting.items() if steps and key not in self._busy()}
+        ready = {key: self._lane(key) for key in KEYS if self._is_ready(key)}
         batch = self.former.take(self.now)
         if batch is None:
             assert set(ready.values()) <= {batch.lane for batch in self.in_flight}, "something was ready, a lane free"
             return
-        keys = [turn.key for turn in batch.turns]
+        turns = turns_of(batch)
+        keys = [turn.key for turn in turns]
+        assert batch.sessions == len(keys)
         assert len(set(keys)) == len(keys) <= MAX_SESSIONS
         assert all(ready.get(key) is batch.lane for key in keys), "one turn of a session, and in its lane"
         assert all(step.deadline < self.now for step in batch.expired), "who is in time is not given up"
         self._forget(batch.expired)
-        for turn in batch.turns:
+        for turn in turns:
             self._check_turn(turn)
         self._check_fairness({key for key, lane in ready.items() if lane is batch.lane} - set(keys))
         self.ended.update(batch.expired)
@@ -88,10 +120,11 @@ class Former(RuleBasedStateMachine):
     def done(self, data: st.DataObject) -> None:
         batch = data.draw(st.sampled_from(self.in_flight))
         again = []
-        for turn in batch.turns:
+        for turn in turns_of(batch):
             # Of a turn that is made again, some steps may have been answered: those of clients that left.
             left = [step for step in turn.steps if data.draw(st.booleans())] if data.draw(st.booleans()) else []
             self.ended.update(step for step in turn.steps if step not in left)
+            left = [replace(step, group=0) for step in left]
             if left:
                 again.append(Turn(turn.key, left))
                 self.waiting[turn.key] = left + self.waiting[turn.key]
@@ -114,7 +147,8 @@ class Former(RuleBasedStateMachine):
     def it_counts_what_waits(self) -> None:
         assert self.former.waiting == sum(step.length for step in self._all_waiting())
         assert self.former.idle == (not self._all_waiting() and not self.in_flight)
-        assert sorted(self.former.steps(), key=_number) == self._all_waiting()
+        assert sorted(self.former.steps(), key=_number) == [step for step in self._all_waiting() if not step.group]
+        assert len(self.former.groups()) == len({step.group for step in self._all_waiting()} - {0})
         for tenant in TENANTS:
             own = [step for key, steps in self.waiting.items() if key.tenant == tenant for step in steps]
             assert self.former.waiting_of(tenant) == sum(step.length for step in own)
@@ -126,7 +160,7 @@ class Former(RuleBasedStateMachine):
         assert turn.steps[0].number > self.last_taken[turn.key]
         assert all(step.deadline >= self.now for step in turn.steps)
         assert len(turn.steps) == 1 or sum(step.length for step in turn.steps) <= MAX_TURN
-        assert len(turn.steps) == 1 or not any(step.alone for step in turn.steps)
+        assert len(turn.steps) == 1 or not any(step.alone or step.group for step in turn.steps)
         self.last_taken[turn.key] = turn.steps[-1].number
         self.waiting[turn.key] = waiting[len(turn.steps) :]
         self.passed_over[turn.key] = 0
@@ -142,7 +176,15 @@ class Former(RuleBasedStateMachine):
             assert self.passed_over[key] <= len(KEYS) * len(TENANTS) + self.repeated, f"{key} starves"
 
     def _busy(self) -> set[SessionKey]:
-        return {turn.key for batch in self.in_flight for turn in batch.turns}
+        return {key for batch in self.in_flight for key in batch.everybody()}
+
+    def _is_ready(self, key: SessionKey) -> bool:
+        """Whether a session is to take its turn: as one of a group, when that is next for all that are left of it."""
+        if not self.waiting[key] or key in self._busy():
+            return False
+        group = self.waiting[key][0].group
+        others = [other for other, steps in self.waiting.items() if group and group in {step.group for step in steps}]
+        return all(self.waiting[other][0].group == group and other not in self._busy() for other in others)
 
     def _lane(self, key: SessionKey) -> Lane:
         return Lane.LONG if self.waiting[key][0].length > MAX_TURN else Lane.SHORT
@@ -157,10 +199,10 @@ class Former(RuleBasedStateMachine):
     def teardown(self) -> None:
         while self.in_flight:
             batch = self.in_flight.pop()
-            self.ended.update(step for turn in batch.turns for step in turn.steps)
+            self.ended.update(step for turn in turns_of(batch) for step in turn.steps)
             self.former.done(batch)
         while (batch := self.former.take(self.now)) is not None:
-            self.ended.update([*batch.expired, *(step for turn in batch.turns for step in turn.steps)])
+            self.ended.update([*batch.expired, *(step for turn in turns_of(batch) for step in turn.steps)])
             self.former.done(batch)
         assert self.former.idle, "whatever was added comes out"
         assert sorted(step.number for step in self.ended.elements()) == list(range(1, next(self.numbers))), (
