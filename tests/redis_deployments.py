@@ -162,7 +162,7 @@ class ClusterDeployment:
         return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
 
     def command(self, node: RedisServer, *command: str) -> Any:
-        return redis_command(f"redis://127.0.0.1:{node.port}", *command)
+        return redis_command(node.url, *command)
 
     def slots(self) -> Any:
         """CLUSTER SLOTS, as the first node that runs tells it."""

@@ -19,15 +19,18 @@ PATIENCE = 0.25
 PROBE_PAUSE_S = 0.1
 """Between two attempts to reach a server that does not answer. One that does answer ends an attempt when it does."""
 
+UNWANTED_S = 60.0
+"""Without a call for so long, a server is not tried any more: it may have left its cluster for good."""
+
 _REFUSED = (RedisError, ReplyError, OSError)
 
 
 class Connector:
     """Keeps a connection. `timeout_s` bounds its exchanges, and the making of it.
 
-    A server that has failed to answer in time is not waited for by one call after the other: all are refused, at once,
-    until it answers one that tries to connect in the background. Only those that come within `patience_s` of the
-    failure wait for that first: most often it was a connection alone that was dead, and another one is there in no time.
+    A server that has failed to answer in time is not waited for by one call after the other: all are refused at once,
+    until it answers an attempt to connect in the background. Only those that come within `patience_s` of the failure
+    wait for that first: it may have been the connection alone that was dead, and another one is there in no time.
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class Connector:
         self._opening = asyncio.Lock()
         self._breaker = Breaker(clock)
         self._probing: asyncio.Task[None] | None = None
+        self._wanted_at = clock()
 
     async def open(self) -> Channel:
         """Return a connection that is not known to be dead. Raises `StoreUnavailable`."""
+        self._wanted_at = self._clock()
         if self._probing is not None and self._breaker.is_open:
             await asyncio.wait([self._probing], timeout=self._breaker.patience_s)
         async with self._opening:
@@ -117,7 +122,7 @@ class Connector:
     async def _probe(self) -> None:
         """Try to connect until the server answers, if only to refuse: whoever calls next will find out why."""
         try:
-            while True:
+            while self._clock() - self._wanted_at < UNWANTED_S:
                 begun = self._clock()
                 try:
                     await self._connect()

@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from service.adapters.redis_connector import UNWANTED_S, Connector
 from service.adapters.redis_link import RedisLink
 from service.core.errors import OutcomeUnknown, StoreUnavailable
 from tests.proxy import Proxy
@@ -142,3 +143,18 @@ async def test_what_was_begun_to_reach_a_server_ends_with_the_link(link: RedisLi
     await outcome(link)
     await link.close()
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_a_server_that_nobody_asks_for_is_not_tried_for_ever(server: RedisServer) -> None:
+    ahead_s = 0.0
+    connector = Connector(server.url, timeout_s=0.5, clock=lambda: time.monotonic() + ahead_s)
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(StoreUnavailable):
+        await connector.open()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert others
+    ahead_s = UNWANTED_S
+    await asyncio.wait_for(asyncio.gather(*others), 20)
+    server.signal(signal.SIGCONT)
+    assert not (await connector.open()).closed
+    await connector.close()
