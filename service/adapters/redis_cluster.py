@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from service.adapters.redis_address import Address, read_url
@@ -121,7 +122,7 @@ class Cluster:
         try:
             link = self._link(node)
             within_s = link.patience_s if any(is_late(job.lost) for job in jobs) else None
-            replies, safe = await link.all_once(commands, jobs[-1].call.tag, within_s)
+            replies, safe = await link.all_once(commands, self._fences(node, jobs), within_s)
         except StoreUnavailable as error:
             for job in jobs:
                 self._fail(job, StoreUnavailable(f"{node}: {error.detail}"))
@@ -134,6 +135,11 @@ class Cluster:
             self._take(job, next(following), node)
             if isinstance(job.outcome, Reply) and not safe:
                 job.outcome = NotConfirmed(job.outcome)
+
+    def _fences(self, node: Address, jobs: list[_Job]) -> Iterator[int]:
+        """Return hash tags that a node serves, if the map is right. What it was asked for it does not serve yet."""
+        called = (job.call.tag for job in reversed(jobs) if job.asked is None)
+        return islice(chain(called, self._topology.slots.tags_of(node), [jobs[-1].call.tag]), _MAX_REDIRECTIONS)
 
     def _take(self, job: _Job, reply: Any, node: Address) -> None:
         """Find out what a reply, or the exception in its place, means for a call."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -99,25 +99,28 @@ class RedisLink:
             raise self.refused(error) from error
 
     async def all_once(
-        self, commands: Sequence[bytes], tag: int, within_s: float | None = None
+        self, commands: Sequence[bytes], fences: Iterator[int], within_s: float | None = None
     ) -> tuple[list[Any], bool]:
-        """Send packed commands, of keys with this hash tag among others, in one piece.
+        """Send packed commands in one piece.
 
-        Returns what `Channel.exchange_all` does, and whether all of it is as safe as it has to be. With `within_s` it
-        waits no longer than that. Raises `StoreUnavailable`: none was sent.
+        Returns what `Channel.exchange_all` does, and whether all of it is as safe as it has to be. `fences` are hash
+        tags whose keys the server is believed to serve, one at least, for what has to follow the commands. With
+        `within_s` no reply is waited for longer than that. Raises `StoreUnavailable`: none was sent.
         """
         channel = self._connector.channel
         if channel is None or channel.closed:
             channel = await self._connector.open()
         guard = self._connector.guard
-        behind = () if guard is None else guard.behind(tag)
+        behind = () if guard is None else guard.behind(next(fences))
         try:
             replies = await asyncio.wait_for(channel.exchange_all((*commands, *behind)), within_s)
         except TimeoutError as error:
             replies = [error] * (len(commands) + len(behind))
         if isinstance(replies[-1], TimeoutError):
             self._connector.late(channel)
-        return replies[: len(commands)], guard is None or guard.confirms(replies[len(commands) :])
+        if guard is None:
+            return replies, True
+        return replies[: len(commands)], await _confirmed(channel, guard, replies[len(commands) :], fences)
 
     def leave(self) -> None:
         """Use another connection from now on; what is in flight is still answered."""
@@ -168,6 +171,15 @@ class RedisLink:
             if isinstance(error, TimeoutError):
                 self._connector.late(channel)
             raise unanswered(error) from error
+
+
+async def _confirmed(channel: Channel, guard: Guard, replies: list[Any], fences: Iterator[int]) -> bool:
+    """Read what followed some commands; send it again, with the next of `fences`, where only its place was wrong."""
+    while guard.is_elsewhere(replies) and not channel.closed:
+        if (tag := next(fences, None)) is None:
+            return False
+        replies = await channel.exchange_all(guard.behind(tag))
+    return guard.confirms(replies)
 
 
 async def _guarded(channel: Channel, command: bytes, guard: Guard) -> Any:
