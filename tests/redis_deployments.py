@@ -164,6 +164,11 @@ class ClusterDeployment:
     def command(self, node: RedisServer, *command: str) -> Any:
         return redis_command(node.url, *command)
 
+    def migrate(self, source: "ClusterNode", target: "ClusterNode", *keys: str) -> None:
+        """Hand keys of a slot that is being moved from one node to another."""
+        credentials = ("AUTH2", "admin", "admin") if target.restricted else ()
+        self.command(source, "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", *credentials, "KEYS", *keys)
+
     def slots(self) -> Any:
         """CLUSTER SLOTS, as the first node that runs tells it."""
         return self.command(next(node for node in self.nodes if node.running), "CLUSTER", "SLOTS")

@@ -90,8 +90,7 @@ def commits(keys: list[SessionKey], at: int) -> list[Commit]:
 
 
 def move(cluster: ClusterDeployment, source: ClusterNode, target: ClusterNode, keys: list[SessionKey]) -> None:
-    address = ("127.0.0.1", str(target.port), "", "0", "5000", "KEYS")
-    cluster.command(source, "MIGRATE", *address, *map(redis_key, keys))
+    cluster.migrate(source, target, *map(redis_key, keys))
 
 
 async def test_nobody_notices_that_a_slot_moves(store: RedisClusterStore, cluster: ClusterDeployment) -> None:

@@ -65,14 +65,10 @@ async def moving(
 def finish(cluster: ClusterDeployment, here: ClusterNode, there: ClusterNode) -> None:
     if owner(cluster, LAST) is here:
         slot = str(slot_of(LAST))
-        move(cluster, here, there, *cluster.command(here, "CLUSTER", "GETKEYSINSLOT", slot, "100"))
+        if keys := cluster.command(here, "CLUSTER", "GETKEYSINSLOT", slot, "100"):
+            cluster.migrate(here, there, *keys)
         for node in (there, here):
             cluster.command(node, "CLUSTER", "SETSLOT", slot, "NODE", cluster.id_of(there))
-
-
-def move(cluster: ClusterDeployment, here: ClusterNode, there: ClusterNode, *keys: str) -> None:
-    if keys:
-        cluster.command(here, "MIGRATE", "127.0.0.1", str(there.port), "", "0", "5000", "KEYS", *keys)
 
 
 def fence(key: SessionKey) -> str:
@@ -82,7 +78,7 @@ def fence(key: SessionKey) -> str:
 async def test_where_the_fence_has_gone_ahead_of_the_sessions_another_one_confirms(
     store: RedisClusterStore, cluster: ClusterDeployment, here: ClusterNode, there: ClusterNode
 ) -> None:
-    move(cluster, here, there, fence(LAST))
+    cluster.migrate(here, there, fence(LAST))
     assert await store.commit(commits(KEYS, 1)) == [None] * len(KEYS)
     assert await store.load(KEYS) == [session(2)] * len(KEYS)
 
@@ -91,7 +87,7 @@ async def test_a_session_that_has_gone_ahead_is_confirmed_where_it_is(
     store: RedisClusterStore, cluster: ClusterDeployment, here: ClusterNode, there: ClusterNode
 ) -> None:
     """It is asked for there, and the node does not serve its slot yet, nor the fence."""
-    move(cluster, here, there, redis_key(LAST))
+    cluster.migrate(here, there, redis_key(LAST))
     assert await store.commit(commits([LAST], 1)) == [None]
     assert await store.commit(commits(KEYS[:-1], 1)) == [None] * (len(KEYS) - 1)
     assert await store.load([LAST]) == [session(2)]
@@ -110,7 +106,7 @@ async def test_where_the_slot_has_moved_the_others_of_its_node_are_confirmed(
 async def test_what_no_replica_has_is_not_confirmed_by_another_fence_either(
     store: RedisClusterStore, cluster: ClusterDeployment, here: ClusterNode, there: ClusterNode
 ) -> None:
-    move(cluster, here, there, fence(LAST))
+    cluster.migrate(here, there, fence(LAST))
     replica = cluster.replica_of(here)
     ours = [key for key in KEYS if owner(cluster, key) is here]
     replica.signal(signal.SIGSTOP)
