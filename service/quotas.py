@@ -45,6 +45,10 @@ class Quota:
         """Be told that a session is there."""
         await self._tell(self._places.keep(key, min(ttl_s, LOOK_WITHIN_S)))
 
+    async def not_made(self, key: SessionKey) -> None:
+        """Be told that nothing came of a session that was admitted."""
+        await self._tell(self._places.give_up(key))
+
     async def deleted(self, key: SessionKey) -> None:
         await self._tell(self._places.release(key))
 

@@ -74,9 +74,11 @@ class Sessions:
         """
         wanted = self._models.find(model, version)
         if (stored := await self._load(key)) is None:
-            session = await self._first(wanted, ttl_s, history)
-            if (stored := await self._create(key, session)) is None:
-                return Opened(session, created=True)
+            session = _fresh(wanted, self._ttl(ttl_s))
+            if (stored := await self._admit(key)) is None:
+                session = await self._primed(key, session, wanted, history)
+                if (stored := await self._create(key, session)) is None:
+                    return Opened(session, created=True)
         self._require_model(stored, model, version)
         return Opened(stored, created=False)
 
@@ -89,8 +91,11 @@ class Sessions:
         history: Values | None = None,
     ) -> Session:
         """Open a session under a name that is free. Raises as `open` does, and `SessionExists`."""
-        session = await self._first(self._models.find(model, version), ttl_s, history)
-        await self._keep(key, session)
+        wanted = self._models.find(model, version)
+        session = _fresh(wanted, self._ttl(ttl_s))
+        _require_free(key, await self._admit(key))
+        session = await self._primed(key, session, wanted, history)
+        _require_free(key, await self._create(key, session))
         return session
 
     async def get(self, key: SessionKey) -> Session:
@@ -121,7 +126,7 @@ class Sessions:
         """Copy a session to a name that is free. Raises `SessionNotFound`, `SessionExists` and `QuotaExceeded`."""
         source = await self.get(key)
         copy = _anew(source, source.ttl_s if ttl_s is None else self._ttl(ttl_s))
-        await self._keep(new, copy)
+        _require_free(new, await self._put(new, copy))
         return copy
 
     async def export(self, key: SessionKey) -> bytes:
@@ -139,7 +144,7 @@ class Sessions:
         if session.step > _MAX_STEP:
             raise InvalidRecord(f"the record's step {session.step} is beyond {_MAX_STEP}")
         session = _anew(session, self._ttl(session.ttl_s))
-        while (stored := await self._create(key, session)) is not None:
+        while (stored := await self._put(key, session)) is not None:
             with suppress(SessionNotFound):  # it has gone since: the name is free now
                 return Opened(await self._replace(key, stored, session), created=False)
         return Opened(session, created=True)
@@ -150,31 +155,50 @@ class Sessions:
             raise stored
         return None if stored is None else record.decode(stored)
 
-    async def _create(self, key: SessionKey, session: Session) -> Session | None:
+    async def _put(self, key: SessionKey, session: Session) -> Session | None:
         """Keep a session under a name that is free. Returns None, or the session that is there already."""
+        if (stored := await self._admit(key)) is not None:
+            return stored
+        return await self._create(key, session)
+
+    async def _admit(self, key: SessionKey) -> Session | None:
+        """Take a place for a session that is about to be made, before anything is computed for it.
+
+        Returns the session of that name, if there is one and no place. Raises `QuotaExceeded`.
+        """
         if self._quota is None:
-            return await self._create_uncounted(key, session)
+            return None
         try:
             await self._quota.admit(key)
         except QuotaExceeded:
             if (stored := await self._load(key)) is None:
                 raise
             return stored  # opened while there was no limit
-        stored = await self._create_uncounted(key, session)
-        await self._quota.made(key, (stored or session).ttl_s)
-        return stored
-
-    async def _create_uncounted(self, key: SessionKey, session: Session) -> Session | None:
-        if (stored := await self._store.create(key, record.encode(session))) is not None:
-            return record.decode(stored)
-        self._engine.forget(key)
         return None
 
-    async def _first(self, model: Model, ttl_s: int | None, history: Values | None) -> Session:
-        """Return a session as it is before it is kept: at step 0, or primed with history in one run."""
-        session = _fresh(model, self._ttl(ttl_s))
+    async def _create(self, key: SessionKey, session: Session) -> Session | None:
+        """Keep a session that was admitted. Returns None, or the session that is there already."""
+        stored = await self._store.create(key, record.encode(session))
+        there = session if stored is None else record.decode(stored)
+        if stored is None:
+            self._engine.forget(key)
+        if self._quota is not None:
+            await self._quota.made(key, there.ttl_s)
+        return None if stored is None else there
+
+    async def _primed(self, key: SessionKey, session: Session, model: Model, history: Values | None) -> Session:
+        """Return a session that was admitted as it is to be kept: primed with its history in one run, if it has any."""
         if history is None:
             return session
+        try:
+            return await self._after(session, model, history)
+        except BaseException:
+            if self._quota is not None:
+                await self._quota.not_made(key)
+            raise
+
+    async def _after(self, session: Session, model: Model, history: Values) -> Session:
+        """Return a fresh session as it is after a history."""
         if not 0 < len(history) <= self._max_history:
             raise InvalidRequest(f"history has {len(history)} timesteps; 1 to {self._max_history} are taken")
         x: Floats = rows(model.spec, history, "history")
@@ -182,13 +206,6 @@ class Sessions:
         if not all_finite(outputs, state):
             raise NonFiniteOutput("the model has no finite answer to this history; no session was opened")
         return session._replace(step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
-
-    async def _keep(self, key: SessionKey, session: Session) -> None:
-        if (stored := await self._create(key, session)) is not None:
-            raise SessionExists(
-                f"there is a session {key.session_id!r} already, of model {stored.model.name!r}, at step {stored.step}",
-                current_step=stored.step,
-            )
 
     async def _replace(self, key: SessionKey, current: Session, session: Session) -> Session:
         """Put a session in the place of another, however often that one advances meanwhile."""
@@ -217,6 +234,14 @@ class Sessions:
         if not 1 <= ttl_s <= self._max_ttl_s:
             raise InvalidRequest(f"ttl_s is {ttl_s}; 1 to {self._max_ttl_s} seconds are possible")
         return ttl_s
+
+
+def _require_free(key: SessionKey, stored: Session | None) -> None:
+    if stored is not None:
+        raise SessionExists(
+            f"there is a session {key.session_id!r} already, of model {stored.model.name!r}, at step {stored.step}",
+            current_step=stored.step,
+        )
 
 
 def _fresh(model: Model, ttl_s: int) -> Session:

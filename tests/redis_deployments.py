@@ -71,18 +71,20 @@ def cut_off(master: RedisServer, replica: RedisServer) -> None:
 class SentinelServer(Server):
     """A redis-sentinel that watches a master."""
 
-    def __init__(self, binary: str, master_port: int) -> None:
+    def __init__(self, master: RedisServer) -> None:
         super().__init__()
-        self._binary = binary
+        self._binary = master.binary
         self.port = free_port()
         lines = [
             f"port {self.port}",
             "bind 127.0.0.1",
             f"dir {self.folder}",
-            f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 2",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} 2",
             f"sentinel down-after-milliseconds {SERVICE} 1000",
             f"sentinel failover-timeout {SERVICE} 1500",
         ]
+        if master.restricted:
+            lines += [f"sentinel auth-user {SERVICE} admin", f"sentinel auth-pass {SERVICE} admin"]
         self._configuration = self.folder / "sentinel.conf"
         self._configuration.write_text("\n".join(lines) + "\n")
 
@@ -145,7 +147,7 @@ def _master_of(sentinel: SentinelServer) -> dict[str, str]:
 def sentinel_deployment(**options: Any) -> Iterator[SentinelDeployment]:
     with ExitStack() as stack:
         master, replica = stack.enter_context(replicated(**options))
-        sentinels = [stack.enter_context(SentinelServer(master.binary, master.port)) for _ in range(3)]
+        sentinels = [stack.enter_context(SentinelServer(master)) for _ in range(3)]
         deployment = SentinelDeployment(master, replica, sentinels)
         assert wait_until(deployment.agreed, READY_WITHIN_S, every_s=0.1), "the sentinels do not know each other"
         yield deployment
@@ -162,7 +164,12 @@ class ClusterDeployment:
         return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
 
     def command(self, node: RedisServer, *command: str) -> Any:
-        return redis_command(f"redis://127.0.0.1:{node.port}", *command)
+        return redis_command(node.url, *command)
+
+    def migrate(self, source: "ClusterNode", target: "ClusterNode", *keys: str) -> None:
+        """Hand keys of a slot that is being moved from one node to another."""
+        credentials = ("AUTH2", "admin", "admin") if target.restricted else ()
+        self.command(source, "MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", *credentials, "KEYS", *keys)
 
     def slots(self) -> Any:
         """CLUSTER SLOTS, as the first node that runs tells it."""

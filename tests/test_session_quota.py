@@ -2,17 +2,28 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 import pytest
 
 from service.adapters.memory_places import MemoryPlaces
 from service.adapters.memory_store import MemoryStore
+from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.adapters.redis_open import open_redis
 from service.beside import beside
-from service.core.errors import ConveyorError, QuotaExceeded, SessionExists, SessionNotFound, StoreUnavailable
+from service.core.columns import Floats
+from service.core.errors import (
+    ConveyorError,
+    InvalidRequest,
+    InvalidTimestep,
+    QuotaExceeded,
+    SessionExists,
+    SessionNotFound,
+    StoreUnavailable,
+)
+from service.core.ports import Model
 from service.core.quota import BEING_MADE_S, LOOK_AT_ONCE, LOOK_WITHIN_S
 from service.core.session import SessionKey
 from service.engine import Engine
@@ -125,6 +136,76 @@ async def test_sessions_of_before_the_limit_can_be_used_and_replaced(limited: Se
     assert not (await limited.restore(key("before"), content)).created
     with pytest.raises(QuotaExceeded):
         await opened(limited, "d")
+
+
+HISTORY = [[0.5] * 8] * 50
+
+
+class CountingEngine(Engine):
+    """Counts the timesteps of each run, and makes it when its gate is open."""
+
+    def __init__(self, store: CountingStore, models: ModelRepository) -> None:
+        super().__init__(store, models, PrometheusObserver(), max_batch=8, max_queue=600)
+        self.runs: list[int] = []
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
+        self.runs.append(x.shape[1])
+        self.begun.set()
+        await self.gate.wait()
+        return await super().run(model, x, state)
+
+
+@pytest.fixture
+async def engine(store: CountingStore, models: ModelRepository) -> AsyncIterator[CountingEngine]:
+    engine = CountingEngine(store, models)
+    yield engine
+    await engine.close()
+
+
+async def test_who_has_no_place_left_has_nothing_computed(limited: Sessions, engine: CountingEngine) -> None:
+    await opened(limited, "a", "b", "c")
+    for attempt in (limited.open, limited.create):
+        with pytest.raises(QuotaExceeded):
+            await attempt(key("d"), "hotspot", history=HISTORY)
+    assert engine.runs == []
+    await limited.delete(key("a"))
+    ends = await asyncio.gather(
+        *(limited.create(key(f"d{i}"), "hotspot", history=HISTORY) for i in range(10)), return_exceptions=True
+    )
+    assert sum(isinstance(end, QuotaExceeded) for end in ends) == 9
+    assert engine.runs == [50], "of ten that ask at once for the last place, one is primed"
+
+
+@pytest.mark.parametrize(
+    ("history", "error"),
+    [
+        ([], InvalidRequest),
+        ([[0.5] * 8] * 101, InvalidRequest),
+        ([[0.5] * 3], InvalidTimestep),
+    ],
+)
+async def test_a_history_that_cannot_be_used_takes_no_place(
+    limited: Sessions, history: list[list[float]], error: type[ConveyorError]
+) -> None:
+    await opened(limited, "a", "b")
+    for attempt in (limited.open, limited.create):
+        with pytest.raises(error):
+            await attempt(key("failed"), "hotspot", history=history)
+    await opened(limited, "c")
+    with pytest.raises(QuotaExceeded):
+        await opened(limited, "d")
+
+
+async def test_who_leaves_while_a_session_is_primed_leaves_the_place(limited: Sessions, engine: CountingEngine) -> None:
+    engine.gate.clear()
+    leaving = asyncio.create_task(limited.open(key("left"), "hotspot", history=HISTORY))
+    await asyncio.wait_for(engine.begun.wait(), 20)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await opened(limited, "a", "b", "c")
 
 
 class SlowStore(CountingStore):

@@ -12,7 +12,8 @@ from service.core.session import SessionKey
 
 class _Taken(NamedTuple):
     look_at: float
-    being_made: bool = False
+    begun: int = 0
+    """How often a session has been begun since one was last known to be there, or not to be."""
 
 
 class MemoryPlaces:
@@ -25,7 +26,8 @@ class MemoryPlaces:
     async def take(self, key: SessionKey, limit: int) -> list[Place] | None:
         taken, now = self._tenants[key.tenant], self._clock()
         if key.session_id in taken or len(taken) < limit:
-            taken[key.session_id] = _Taken(now + BEING_MADE_S, being_made=True)
+            begun = taken[key.session_id].begun if key.session_id in taken else 0
+            taken[key.session_id] = _Taken(now + BEING_MADE_S, begun + 1)
             return None
         due = [Place(session_id, look_at) for session_id, (look_at, _) in taken.items() if look_at <= now]
         return sorted(due, key=attrgetter("look_at"))[:LOOK_AT_ONCE]
@@ -34,9 +36,10 @@ class MemoryPlaces:
         self._tenants[key.tenant][key.session_id] = _Taken(self._clock() + look_in_s)
 
     async def release(self, key: SessionKey) -> None:
-        taken = self._tenants[key.tenant]
-        if key.session_id in taken and not taken[key.session_id].being_made:
-            taken[key.session_id] = _Taken(0.0)
+        self._make_due(key, begun=0)
+
+    async def give_up(self, key: SessionKey) -> None:
+        self._make_due(key, begun=1)
 
     async def settle(self, tenant: str, looks: Sequence[Look]) -> None:
         taken = self._tenants[tenant]
@@ -47,3 +50,8 @@ class MemoryPlaces:
                 del taken[session_id]
             else:
                 taken[session_id] = _Taken(self._clock() + again_in_s)
+
+    def _make_due(self, key: SessionKey, begun: int) -> None:
+        taken = self._tenants[key.tenant]
+        if key.session_id in taken and taken[key.session_id].begun == begun:
+            taken[key.session_id] = _Taken(0.0)

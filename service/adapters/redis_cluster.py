@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from service.adapters.redis_address import Address, read_url
 from service.adapters.redis_channel import ReplyError, pack
+from service.adapters.redis_connector import PATIENCE
 from service.adapters.redis_durability import Durability
-from service.adapters.redis_link import DEMOTED, NotConfirmed, RedisLink, Reply, refusal, unanswered
+from service.adapters.redis_link import DEMOTED, NotConfirmed, RedisLink, Reply, is_late, refusal, unanswered
 from service.adapters.redis_slots import SLOT_OF_TAG, SlotMap, redirection
+from service.adapters.redis_topology import Topology
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
 
 REDIS_PORT = 6379
@@ -48,9 +51,9 @@ class _Job:
 class Cluster:
     """Sends commands to the nodes that serve their keys, all of a node in one piece over its one connection.
 
-    Who serves what is read when it is first needed, and anew after anything that speaks against it. As with
-    `RedisLink`, a call whose exchange failed is made once more if it may be, then perhaps at another node; each call
-    has an outcome of its own. A call that was redirected was not carried out.
+    As with `RedisLink`, a call whose exchange failed is made once more if it may be, then perhaps at another node, for
+    whatever failed speaks against the map (see `Topology`); each call has an outcome of its own. A call that was
+    redirected was not carried out.
     """
 
     def __init__(self, url: str, *, timeout_s: float, durability: Durability = "none") -> None:
@@ -62,20 +65,17 @@ class Cluster:
         self._links: dict[Address, RedisLink] = {}
         for address in self._servers.addresses:
             self._link(address)  # raises for options that cannot be used
-        self._slots = SlotMap()
-        self._stale = True
-        self._why_stale = ""
-        self._reading = asyncio.Lock()
+        self._topology = Topology(self._servers.addresses, self._ask_for_slots, patience_s=PATIENCE * timeout_s)
 
     async def send(self, calls: Sequence[Call]) -> list[Reply | ConveyorError]:
         """Make calls; return each one's outcome."""
         todo = jobs = [_Job(call, call.command) for call in calls]
         while todo:
-            if self._stale:
-                await self._read_slots()
+            if self._topology.doubtful:
+                await self._topology.refresh()
             by_node: defaultdict[Address | None, list[_Job]] = defaultdict(list)
             for job in todo:
-                by_node[job.asked or self._slots.owner(SLOT_OF_TAG[job.call.tag])].append(job)
+                by_node[job.asked or self._topology.slots.owner(SLOT_OF_TAG[job.call.tag])].append(job)
             await _together([self._exchange(node, some) for node, some in by_node.items()])
             todo = [job for job in todo if job.outcome is None]
         return [job.outcome for job in jobs if job.outcome is not None]
@@ -85,21 +85,22 @@ class Cluster:
         try:
             return (await self._link(address).call(*command)).value
         except OutcomeUnknown as error:
-            self._stale = True
+            self._topology.doubt()
             raise StoreUnavailable(f"Redis at {address} did not answer: {error.__cause__ or error}") from error
         except StoreUnavailable as error:
-            self._stale = True
+            self._topology.doubt()
             raise StoreUnavailable(f"{address}: {error.detail}") from error
 
     async def slots(self) -> SlotMap:
         """Return who serves what. Raises `StoreUnavailable` where no node tells."""
-        if self._stale:
-            await self._read_slots()
-        if not self._slots.masters():
-            raise StoreUnavailable(f"no node tells who serves the cluster's sessions: {self._why_stale}")
-        return self._slots
+        if self._topology.doubtful:
+            await self._topology.refresh()
+        if not self._topology.slots.known:
+            raise StoreUnavailable(f"no node tells who serves the cluster's sessions: {self._topology.why_unknown}")
+        return self._topology.slots
 
     async def close(self) -> None:
+        await self._topology.close()
         for link in self._links.values():
             await link.close()
 
@@ -119,7 +120,9 @@ class Cluster:
         for job in jobs:
             commands += [job.command] if job.asked is None else [_ASKING, job.command]
         try:
-            replies, safe = await self._link(node).all_once(commands, jobs[-1].call.tag)
+            link = self._link(node)
+            within_s = link.patience_s if any(is_late(job.lost) for job in jobs) else None
+            replies, safe = await link.all_once(commands, self._fences(node, jobs), within_s)
         except StoreUnavailable as error:
             for job in jobs:
                 self._fail(job, StoreUnavailable(f"{node}: {error.detail}"))
@@ -132,6 +135,11 @@ class Cluster:
             self._take(job, next(following), node)
             if isinstance(job.outcome, Reply) and not safe:
                 job.outcome = NotConfirmed(job.outcome)
+
+    def _fences(self, node: Address, jobs: list[_Job]) -> Iterator[int]:
+        """Return hash tags that a node serves, if the map is right. What it was asked for it does not serve yet."""
+        called = (job.call.tag for job in reversed(jobs) if job.asked is None)
+        return islice(chain(called, self._topology.slots.tags_of(node), [jobs[-1].call.tag]), _MAX_REDIRECTIONS)
 
     def _take(self, job: _Job, reply: Any, node: Address) -> None:
         """Find out what a reply, or the exception in its place, means for a call."""
@@ -151,19 +159,19 @@ class Cluster:
             elif error.code == "ASK":
                 job.asked = address
             else:
-                self._slots.move(slot, address)
-                self._stale = True
+                self._topology.move(slot, address)
         elif error.code == "NOSCRIPT" and job.call.by_source is not None and job.command is job.call.command:
             job.command = job.call.by_source()
         elif error.code == "TRYAGAIN":
             job.outcome = job.lost or TryAgain(f"Redis cannot be used: {error}")
         else:
-            self._stale = self._stale or error.code in ("CLUSTERDOWN", *DEMOTED)
+            if error.code in ("CLUSTERDOWN", *DEMOTED):
+                self._topology.doubt()
             job.outcome = job.lost or refusal(error)
 
     def _fail(self, job: _Job, error: StoreUnavailable | OutcomeUnknown) -> None:
         """Let a call whose exchange failed be made once more, by a fresh map."""
-        self._stale = True
+        self._topology.doubt()
         job.asked = None
         if job.failed or (isinstance(error, OutcomeUnknown) and not job.call.repeatable):
             job.outcome = job.lost or error
@@ -171,34 +179,8 @@ class Cluster:
             job.failed = True
             job.lost = error if isinstance(error, OutcomeUnknown) else None
 
-    async def _read_slots(self) -> None:
-        """Ask all known nodes who serves what, and believe the first that answers; keep the old map if none does."""
-        async with self._reading:
-            if not self._stale:
-                return  # somebody has done so meanwhile
-            asking = [asyncio.create_task(self._ask_for_slots(address)) for address in self._candidates()]
-            try:
-                for answer in asyncio.as_completed(asking):
-                    try:
-                        self._slots = await answer
-                    except StoreUnavailable as error:
-                        self._why_stale = error.detail
-                    else:
-                        self._stale = False
-                        return
-            finally:
-                for task in asking:
-                    task.cancel()
-                await asyncio.gather(*asking, return_exceptions=True)
-
-    async def _ask_for_slots(self, address: Address) -> SlotMap:
-        slots = SlotMap.read(await self.call(address, "CLUSTER", "SLOTS"), address)
-        if not slots.masters():
-            raise StoreUnavailable(f"{address} knows nobody who serves a slot")
-        return slots
-
-    def _candidates(self) -> Iterable[Address]:
-        return dict.fromkeys([*self._slots.masters(), *self._servers.addresses])
+    async def _ask_for_slots(self, address: Address) -> Any:
+        return await self.call(address, "CLUSTER", "SLOTS")
 
 
 async def _together(works: list[Any]) -> None:

@@ -43,9 +43,19 @@ class Guard:
     def confirms(self, replies: Sequence[Any]) -> bool:
         """Read the replies to `behind`, or the exceptions in their place."""
         fence, count = replies
-        if fence != b"OK" or isinstance(count, Exception):
-            return False
-        return int(count[0] if self._in_file else count) >= 1
+        return fence == b"OK" and self._suffices(count)
+
+    def is_elsewhere(self, replies: Sequence[Any]) -> bool:
+        """Return whether nothing is wrong but that another node serves the fence's slot, or is about to.
+
+        Nothing of what came before the fence is in doubt then, but nothing was confirmed of it either: another fence
+        that this node does serve will tell.
+        """
+        fence, count = replies
+        return isinstance(fence, ReplyError) and fence.code in ("MOVED", "ASK") and self._suffices(count)
+
+    def _suffices(self, count: Any) -> bool:
+        return not isinstance(count, Exception) and int(count[0] if self._in_file else count) >= 1
 
 
 @lru_cache

@@ -2,16 +2,13 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
-
 from service.adapters.redis_channel import Channel, ReplyError, pack
-from service.adapters.redis_dial import Dial, dial
-from service.adapters.redis_durability import Durability, Guard, guard_for
-from service.adapters.redis_tls import tls_refusal
+from service.adapters.redis_connector import Connector
+from service.adapters.redis_durability import Durability, Guard
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
 _CREDENTIALS = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -59,7 +56,8 @@ class RedisLink:
     """Sends commands over one connection. `timeout_s` bounds an exchange, and the making of a connection.
 
     The client library's own retries are off: it would repeat a write whose reply was lost without telling anyone. Here
-    a failed exchange is repeated once, on another connection, and ends in
+    a failed exchange is repeated once, on another connection. Where no reply came in time, little more is spent on
+    that (`patience_s`, in seconds), and until the server answers again nothing is sent, see `Connector`. It ends in
 
     - `StoreUnavailable`: the command was not carried out, for certain;
     - `OutcomeUnknown`: it was sent, and what became of it nobody knows;
@@ -71,13 +69,11 @@ class RedisLink:
     """
 
     def __init__(self, url: str, *, timeout_s: float, durability: Durability = "none") -> None:
-        self._durability = durability
-        self._guard: Guard | None = None
-        self._timeout_s = timeout_s
-        self._dial: Dial = dial(url, timeout_s)
-        self._channel: Channel | None = None
-        self._left: set[Channel] = set()
-        self._opening = asyncio.Lock()
+        self._connector = Connector(url, timeout_s=timeout_s, durability=durability)
+
+    @property
+    def patience_s(self) -> float:
+        return self._connector.patience_s
 
     async def run(self, script: Script, keys: int, arguments: int, bulks: Sequence[bytes | memoryview]) -> Reply:
         """Call a script whose repetition does no harm; the server is sent its source where it does not know it.
@@ -104,39 +100,36 @@ class RedisLink:
         except ReplyError as error:
             raise self.refused(error) from error
 
-    async def all_once(self, commands: Sequence[bytes], tag: int) -> tuple[list[Any], bool]:
-        """Send packed commands, of keys with this hash tag among others, in one piece.
+    async def all_once(
+        self, commands: Sequence[bytes], fences: Iterator[int], within_s: float | None = None
+    ) -> tuple[list[Any], bool]:
+        """Send packed commands in one piece.
 
-        Returns what `Channel.exchange_all` does, and whether all of it is as safe as it has to be. Raises
-        `StoreUnavailable`: none was sent.
+        Returns what `Channel.exchange_all` does, and whether all of it is as safe as it has to be. `fences` are hash
+        tags whose keys the server is believed to serve, one at least, for what has to follow the commands. With
+        `within_s` no reply is waited for longer than that. Raises `StoreUnavailable`: none was sent.
         """
-        channel = self._channel
+        channel = self._connector.channel
         if channel is None or channel.closed:
-            channel = await self._open()
-        if (guard := self._guard) is None:
-            return await channel.exchange_all(commands), True
-        replies = await channel.exchange_all((*commands, *guard.behind(tag)))
-        return replies[: len(commands)], guard.confirms(replies[len(commands) :])
+            channel = await self._connector.open()
+        guard = self._connector.guard
+        behind = () if guard is None else guard.behind(next(fences))
+        try:
+            replies = await asyncio.wait_for(channel.exchange_all((*commands, *behind)), within_s)
+        except TimeoutError as error:
+            replies = [error] * (len(commands) + len(behind))
+        if isinstance(replies[-1], TimeoutError):
+            self._connector.late(channel)
+        if guard is None:
+            return replies, True
+        return replies[: len(commands)], await _confirmed(channel, guard, replies[len(commands) :], fences)
 
     def leave(self) -> None:
         """Use another connection from now on; what is in flight is still answered."""
-        if (channel := self._channel) is None:
-            return
-        self._channel = None
-        self._left.add(channel)
-
-        def close() -> None:
-            self._left.discard(channel)
-            channel.close()
-
-        # By then all of it has been answered, or is late.
-        asyncio.get_running_loop().call_later(self._timeout_s, close)
+        self._connector.leave()
 
     async def close(self) -> None:
-        for channel in {self._channel, *self._left}:
-            if channel is not None:
-                channel.close()
-        await self._dial.close()
+        await self._connector.close()
 
     def refused(self, error: ReplyError) -> StoreUnavailable | StoreFull:
         """Return what a refusal means, and leave a server that is not the master."""
@@ -152,7 +145,8 @@ class RedisLink:
         lost: OutcomeUnknown | None = None
         while True:
             try:
-                return Reply(await self._exchange(command, guarded), repeated=lost is not None)
+                within_s = self.patience_s if is_late(lost) else None
+                return Reply(await self._exchange(command, guarded, within_s), repeated=lost is not None)
             except NotConfirmed as error:
                 raise NotConfirmed(Reply(error.reply.value, repeated=lost is not None)) from None
             except ReplyError as error:
@@ -167,34 +161,27 @@ class RedisLink:
                 failed = True
                 lost = error if isinstance(error, OutcomeUnknown) else None
 
-    async def _exchange(self, command: bytes, guarded: bool = True) -> Any:
-        channel = self._channel
+    async def _exchange(self, command: bytes, guarded: bool = True, within_s: float | None = None) -> Any:
+        channel = self._connector.channel
         if channel is None or channel.closed:
-            channel = await self._open()
+            channel = await self._connector.open()
         try:
-            if guarded and self._guard is not None:
-                return await _guarded(channel, command, self._guard)
-            return await channel.exchange(command)
-        except (OSError, TimeoutError) as error:
+            if guarded and self._connector.guard is not None:
+                return await asyncio.wait_for(_guarded(channel, command, self._connector.guard), within_s)
+            return await asyncio.wait_for(channel.exchange(command), within_s)
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                self._connector.late(channel)
             raise unanswered(error) from error
 
-    async def _open(self) -> Channel:
-        async with self._opening:
-            if self._channel is None or self._channel.closed:
-                try:
-                    async with asyncio.timeout(self._timeout_s):
-                        channel = await self._dial.open()
-                        try:
-                            self._guard = await guard_for(self._durability, channel, self._timeout_s)
-                            if channel.closed:  # nothing that is sent on it would ever end
-                                raise ConnectionError("the connection broke as it was made")
-                        except BaseException:
-                            channel.close()
-                            raise
-                    self._channel = channel
-                except (RedisError, ReplyError, OSError, TimeoutError) as error:
-                    raise _unavailable(error) from error
-            return self._channel
+
+async def _confirmed(channel: Channel, guard: Guard, replies: list[Any], fences: Iterator[int]) -> bool:
+    """Read what followed some commands; send it again, with the next of `fences`, where only its place was wrong."""
+    while guard.is_elsewhere(replies) and not channel.closed:
+        if (tag := next(fences, None)) is None:
+            return False
+        replies = await channel.exchange_all(guard.behind(tag))
+    return guard.confirms(replies)
 
 
 async def _guarded(channel: Channel, command: bytes, guard: Guard) -> Any:
@@ -218,15 +205,14 @@ def unanswered(error: BaseException) -> OutcomeUnknown:
     return unknown
 
 
+def is_late(lost: OutcomeUnknown | None) -> bool:
+    """Return whether a command was waited for in vain for as long as one may be. See `unanswered`."""
+    return lost is not None and isinstance(lost.__cause__, TimeoutError)
+
+
 def refusal(error: ReplyError) -> StoreUnavailable | StoreFull:
     if error.code == "OOM":
         return StoreFull(f"Redis is out of memory: {error}")
     if error.code in _CREDENTIALS:
         return StoreUnavailable("Redis refused the service's credentials")
     return StoreUnavailable(f"Redis cannot be used: {error}")
-
-
-def _unavailable(error: BaseException) -> StoreUnavailable:
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return StoreUnavailable("Redis refused the service's credentials")
-    return StoreUnavailable(f"Redis cannot be used: {tls_refusal(error) or str(error) or type(error).__name__}")

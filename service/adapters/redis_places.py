@@ -14,7 +14,7 @@ class RedisPlaces:
     """See `service.core.quota.Places`. Each of its scripts may be carried out twice, and need not be as safe as a step.
 
     A score is in seconds of Redis's clock, so that those of its clients need not agree. Of a session that is being made
-    it ends in a half.
+    it ends in a half, or in three quarters where that was begun more than once.
     """
 
     def __init__(self, link: Exchanges) -> None:
@@ -34,7 +34,10 @@ class RedisPlaces:
         await self._run(self._keep, key.tenant, key.session_id, look_in_s)
 
     async def release(self, key: SessionKey) -> None:
-        await self._run(self._release, key.tenant, key.session_id)
+        await self._run(self._release, key.tenant, key.session_id, 0)
+
+    async def give_up(self, key: SessionKey) -> None:
+        await self._run(self._release, key.tenant, key.session_id, 0.5)
 
     async def settle(self, tenant: str, looks: Sequence[Look]) -> None:
         arguments: list[Any] = []

@@ -1,6 +1,6 @@
 """Which node of a Redis Cluster serves which slot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -44,6 +44,18 @@ class SlotMap:
                 if owner is not None:
                     found.setdefault(owner, slot)
         return found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SlotMap) and self._owners == other._owners
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody is known to serve anything."""
+        return any(self._owners)
+
+    def tags_of(self, address: Address) -> Iterator[int]:
+        """Return the hash tags whose keys a node serves."""
+        return (tag for tag, slot in enumerate(SLOT_OF_TAG) if self._owners[slot] == address)
 
     @property
     def complete(self) -> bool:

@@ -61,6 +61,13 @@ class Places(Protocol):
         """
         ...
 
+    async def give_up(self, key: SessionKey) -> None:
+        """Be told that nothing came of a session for which a place was taken: it is due, before all others.
+
+        Where another one of that name is being made, this changes nothing: the place is due when its time has come.
+        """
+        ...
+
     async def settle(self, tenant: str, looks: Sequence[Look]) -> None:
         """Be told what was found at places that were due; of those that have changed since, nothing is believed."""
         ...

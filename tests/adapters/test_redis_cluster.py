@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 
@@ -11,6 +12,7 @@ from service.adapters.redis_cluster_store import RedisClusterStore
 from service.adapters.redis_open import open_redis
 from service.adapters.redis_records import redis_key, tag_of
 from service.adapters.redis_slots import SLOT_OF_TAG
+from service.adapters.redis_topology import LONGEST_PAUSE_S
 from service.core.errors import OutcomeUnknown, StoreUnavailable
 from service.core.ports import Commit
 from service.core.record import VERSION_SLICE
@@ -19,6 +21,7 @@ from tests.contracts.test_store import session
 from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment
 from tests.servers import RedisServer
 
+PATIENT_S = 2.0
 KEYS = [SessionKey("cluster", str(i)) for i in range(40)]
 
 
@@ -41,6 +44,26 @@ async def store(cluster: ClusterDeployment) -> AsyncIterator[RedisClusterStore]:
         assert await store.create(key, session(0)) is None
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def patient(cluster: ClusterDeployment) -> AsyncIterator[RedisClusterStore]:
+    """A store that waits for so long that a busy machine is not taken for it."""
+    store = RedisClusterStore(cluster.url, timeout_s=PATIENT_S)
+    for key in KEYS:
+        assert await store.create(key, session(0)) is None
+    yield store
+    await store.close()
+
+
+async def all_of(store: RedisClusterStore, keys: list[SessionKey]) -> list[object]:
+    """What the store holds, once all of it can be read."""
+    async with asyncio.timeout(20):
+        while True:
+            found = list(await store.load(keys))
+            if not any(isinstance(record, StoreUnavailable) for record in found):
+                return found
+            await asyncio.sleep(0.05)
 
 
 def slot_of(key: SessionKey) -> int:
@@ -67,8 +90,7 @@ def commits(keys: list[SessionKey], at: int) -> list[Commit]:
 
 
 def move(cluster: ClusterDeployment, source: ClusterNode, target: ClusterNode, keys: list[SessionKey]) -> None:
-    address = ("127.0.0.1", str(target.port), "", "0", "5000", "KEYS")
-    cluster.command(source, "MIGRATE", *address, *map(redis_key, keys))
+    cluster.migrate(source, target, *map(redis_key, keys))
 
 
 async def test_nobody_notices_that_a_slot_moves(store: RedisClusterStore, cluster: ClusterDeployment) -> None:
@@ -128,6 +150,47 @@ async def test_a_node_that_hangs_leaves_its_sessions_in_doubt_and_no_others(
     assert all(verdict is None for key, verdict in zip(KEYS, verdicts, strict=True) if key not in doubtful)
 
 
+async def test_a_node_that_hangs_holds_up_one_batch_and_no_other(
+    patient: RedisClusterStore, cluster: ClusterDeployment
+) -> None:
+    victim = owner(cluster, KEYS[0])
+    down = {key for key in KEYS if owner(cluster, key) is victim}
+    victim.signal(signal.SIGSTOP)
+    for batch in range(20):
+        begun = time.monotonic()
+        verdicts = dict(zip(KEYS, await patient.commit(commits(KEYS, batch)), strict=True))
+        took_s = time.monotonic() - begun
+        assert {key for key, verdict in verdicts.items() if verdict is not None} == down
+        what = OutcomeUnknown if batch == 0 else StoreUnavailable
+        assert {type(verdicts[key]) for key in down} == {what}, "in doubt is what was sent, and nothing was any more"
+        assert took_s < (1.5 if batch == 0 else 0.5) * PATIENT_S
+    victim.signal(signal.SIGCONT)
+    there = dict(zip(KEYS, await all_of(patient, KEYS), strict=True))
+    assert {there[key] for key in KEYS if key not in down} == {session(20)}
+    assert {there[key] for key in down} <= {session(0), session(1)}
+
+
+async def test_a_node_that_is_down_is_not_asked_after_by_every_batch(
+    store: RedisClusterStore, cluster: ClusterDeployment
+) -> None:
+    def readings() -> int:
+        infos = (cluster.command(node, "INFO", "commandstats") for node in cluster.nodes if node.running)
+        return sum(
+            info.get("cmdstat_cluster|slots", info.get("cmdstat_cluster", {"calls": 0}))["calls"] for info in infos
+        )
+
+    owner(cluster, KEYS[0]).kill()
+    before = readings()
+    begun = time.monotonic()
+    batches = 0
+    while time.monotonic() - begun < 2:
+        await store.load(KEYS)
+        batches += 1
+    took_s = time.monotonic() - begun
+    assert batches > 20
+    assert readings() - before <= 2 * (5 + took_s / LONGEST_PAUSE_S), "of two nodes"
+
+
 async def test_a_slot_that_nobody_serves_is_named(store: RedisClusterStore, cluster: ClusterDeployment) -> None:
     node = owner(cluster, KEYS[0])
     cluster.command(node, "CLUSTER", "DELSLOTS", str(slot_of(KEYS[0])))
@@ -135,7 +198,7 @@ async def test_a_slot_that_nobody_serves_is_named(store: RedisClusterStore, clus
     assert isinstance(refused, StoreUnavailable)
     assert "CLUSTERDOWN" in refused.detail or "serves the session's slot" in refused.detail
     cluster.command(node, "CLUSTER", "ADDSLOTS", str(slot_of(KEYS[0])))
-    assert await store.load([KEYS[0]]) == [session(0)]
+    assert await all_of(store, [KEYS[0]]) == [session(0)]
 
 
 async def test_scripts_are_sent_again_to_a_node_that_forgot_them(

@@ -110,6 +110,28 @@ async def test_a_session_that_is_being_made_keeps_its_place(places: Places, tena
     assert await due(places, tenant, 1) == []
 
 
+async def test_the_place_of_a_session_that_came_to_nothing_is_due_first(places: Places, tenant: str) -> None:
+    await made(places, tenant, "a", look_in_s=0)
+    assert await places.take(SessionKey(tenant, "failed"), 2) is None
+    await places.give_up(SessionKey(tenant, "failed"))
+    await places.give_up(SessionKey(tenant, "never-there"))
+    assert await due(places, tenant, 2) == ["failed", "a"]
+
+
+async def test_what_one_gives_up_another_may_still_be_making(places: Places, tenant: str) -> None:
+    for _ in range(2):
+        assert await places.take(SessionKey(tenant, "a"), 1) is None
+    for _ in range(2):
+        await places.give_up(SessionKey(tenant, "a"))
+        assert await due(places, tenant, 1) == []
+    await places.keep(SessionKey(tenant, "a"), 60)
+    await places.give_up(SessionKey(tenant, "a"))
+    assert await due(places, tenant, 1) == [], "it is there"
+    assert await places.take(SessionKey(tenant, "a"), 1) is None
+    await places.give_up(SessionKey(tenant, "a"))
+    assert await due(places, tenant, 1) == ["a"], "to be looked at: the one that failed was not the one that is there"
+
+
 async def test_what_was_looked_at_once_is_not_taken_for_something_later(places: Places, tenant: str) -> None:
     await made(places, tenant, "a", look_in_s=0)
     found = await places.take(SessionKey(tenant, "b"), 1)

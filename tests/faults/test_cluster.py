@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -169,3 +170,32 @@ async def test_sessions_of_other_masters_go_on_while_one_is_down(cluster: Cluste
             ready = await http.get("/readyz")
             assert ready.status_code == 200
             assert str(victim.port) in " ".join(ready.json()["warnings"])
+
+
+async def test_sessions_of_other_masters_are_answered_soon_while_one_hangs(cluster: ClusterDeployment) -> None:
+    """Steps of all masters come in the same calls; what the hanging one serves is waited for in the first alone."""
+    victim = cluster.masters()[0]
+    replica = cluster.replica_of(victim)
+    hanging, others = (sessions_of(cluster, master, 20) for master in cluster.masters()[:2])
+    timeout_s = 2.0
+    with ConveyorServer(redis_url=cluster.url, store_timeout_s=timeout_s) as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=30) as http:
+            for session_id in (*hanging, *others):
+                await open_session(service.url, session_id)
+            await asyncio.to_thread(replica.kill)  # so that the slots stay with the master
+            victim.signal(signal.SIGSTOP)
+            codes: list[set[str]] = []
+            for step in range(1, 13):
+                steps = [{"session_id": id_, "x": ROWS[step - 1], "step": step} for id_ in others]
+                steps += [{"session_id": id_, "x": ROWS[0], "step": 1} for id_ in hanging]
+                begun = time.monotonic()
+                results = (await http.post("/v1/steps", json={"steps": steps})).json()["results"]
+                took_s = time.monotonic() - begun
+                assert [result.get("step") for result in results[:20]] == [step] * 20
+                codes.append({result["error"]["code"] for result in results[20:]})
+                assert took_s < (2 * timeout_s if step == 1 else timeout_s)
+            assert codes[0] <= {"store_unavailable", "outcome_unknown"}
+            assert codes[1:] == [{"store_unavailable"}] * 11
+            victim.signal(signal.SIGCONT)
+            for session_id in hanging[:3]:
+                assert (await settled(http, session_id, ROWS, 1)).json()["step"] == 1

@@ -115,7 +115,7 @@ def test_a_step_that_was_not_confirmed_is_answered_when_it_is_sent_again() -> No
 
 
 async def test_with_durability_aof_a_killed_redis_has_lost_nothing() -> None:
-    with RedisServer(appendonly="yes", appendfsync="always") as redis:
+    with RedisServer(appendonly="yes", appendfsync="always", restricted=False) as redis:  # asked with CONFIG GET
 
         async def harm() -> None:
             for _ in range(2):
@@ -147,7 +147,7 @@ def version(redis: RedisServer) -> str:
 
 
 def test_a_durability_that_cannot_be_had_ends_the_start() -> None:
-    with RedisServer(appendonly="yes", appendfsync="everysec") as redis:
+    with RedisServer(appendonly="yes", appendfsync="everysec", restricted=False) as redis:  # asked with CONFIG GET
         assert "has no replica; connect one" in refusal(redis_url=redis.url, durability="replica")
         if not knows_waitaof({"redis_version": version(redis)}):
             why = refusal(redis_url=redis.url, durability="aof")
