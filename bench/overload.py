@@ -26,6 +26,8 @@ from bench.servers import Servers, running
 RESULTS = Path(__file__).resolve().parent / "results"
 PREFIX = "over"
 SESSIONS = 4096
+FLEET = 1024
+"""Steps that may be unanswered at a time, of sensors that each wait for their answer."""
 FIRST_RATE = 2000.0
 GROWTH = 1.25
 CALM, TIMES = 0.7, 3.0
@@ -33,19 +35,24 @@ _DRAIN_S = 30
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A way to send. `steps` go in one message."""
+    """A way to send. `steps` go in one message, and `in_flight` messages at most have no answer on a connection."""
 
     title: str
     wire: Wire
     connections: int
     steps: int = 1
+    in_flight: int = 1
 
 
-KINDS = {
-    "rest": Kind("REST, 1024 connections", "http", 1024),
-    "sockets": Kind("WS /v1/stream, 64 sockets", "websocket", 64),
-    "frames": Kind("WS /v1/stream, 64 sockets, 16 sessions a frame", "websocket", 64, steps=16),
-}
+def kinds(fleet: int = FLEET) -> dict[str, Kind]:
+    """Return the ways in which a fleet of so many sensors, each with one step unanswered at most, may send."""
+    sockets = "WS /v1/stream, 64 sockets"
+    frames = f"{sockets}, 16 sessions a frame"
+    return {
+        "rest": Kind(f"REST, {fleet} connections", "http", fleet),
+        "sockets": Kind(f"{sockets}, {fleet // 64} in flight", "websocket", 64, in_flight=fleet // 64),
+        "frames": Kind(f"{frames}, {fleet // 1024} in flight", "websocket", 64, steps=16, in_flight=fleet // 1024),
+    }
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -91,6 +98,7 @@ def offer(kind: Kind, servers: Servers, rate: float, seconds: float) -> Point:
         server_pid=server.pid,
         redis_pid=servers.redis.pid,
         steps=kind.steps,
+        in_flight=kind.in_flight,
     )
     return Point(rate, run_beside("bench.openloop", job, OpenLoad, seconds + _DRAIN_S))
 
@@ -107,7 +115,8 @@ def _sweep(kind: Kind, servers: Servers, seconds: float) -> Iterator[Point]:
 
 
 def overload(
-    only: Annotated[str, typer.Option(help=f"Some of {', '.join(KINDS)}, separated by commas.")] = ",".join(KINDS),
+    only: Annotated[str, typer.Option(help=f"Some of {', '.join(kinds())}, separated by commas.")] = ",".join(kinds()),
+    fleet: Annotated[int, typer.Option(help="Sensors: a multiple of 1024.")] = FLEET,
     rounds: Annotated[int, typer.Option(help="How often 70 % and three times are measured, in turns.")] = 3,
     seconds: Annotated[float, typer.Option(help="How long each rate is offered.")] = 3.0,
     results: Annotated[Path, typer.Option(help="Folder for the JSON.")] = RESULTS,
@@ -118,7 +127,7 @@ def overload(
     with running((CONVEYOR,)) as servers:
         population.fill(servers.redis, PREFIX, SESSIONS)
         for name in only.split(","):
-            kind = KINDS[name]
+            kind = kinds(fleet)[name]
             sweep = list(_sweep(kind, servers, seconds))
             peak = max(point.taken_per_s for point in sweep)
             calm, over = [], []

@@ -6,7 +6,7 @@ pytest.importorskip("matplotlib", reason="needs the bench extra")
 pytest.importorskip("psutil", reason="needs the bench extra")
 
 from bench import population
-from bench.overload import KINDS, PREFIX, SESSIONS, offer
+from bench.overload import PREFIX, SESSIONS, kinds, offer
 from bench.scenarios import CONVEYOR
 from bench.servers import running
 from bench.soak import Sample, slopes
@@ -15,7 +15,7 @@ from bench.soak import Sample, slopes
 def test_all_that_falls_due_is_answered_one_way_or_the_other() -> None:
     with running((CONVEYOR,)) as servers:
         population.fill(servers.redis, PREFIX, SESSIONS)
-        for kind in KINDS.values():
+        for kind in kinds().values():
             load = offer(kind, servers, 200.0, 1.0).load
             assert load.offered > 0
             assert load.taken > 0
