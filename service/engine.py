@@ -95,7 +95,7 @@ class Engine:
         return self._entrance.congested
 
     def has_room(self, tenant: str) -> bool:
-        """Return whether a tenant's next step may be submitted now; else `ask`, `wait` or `enter`."""
+        """Return whether a tenant's next step may be submitted now; else `ask` or `wait`."""
         return self._entrance.has_room(tenant)
 
     def ask(self, tenant: str, asker: Asker) -> None:
@@ -112,14 +112,19 @@ class Engine:
         """Forget somebody who waits."""
         self._entrance.leave(tenant, waiter)
 
+    def admit(self, tenant: str) -> bool:
+        """Return whether a tenant's next step may be submitted now. Who is not admitted may `enter`."""
+        return self._entrance.admit(tenant)
+
     async def enter(self, tenant: str) -> None:
-        """Return when there is room for a tenant's next step. Raises `Overloaded`."""
+        """Return when a tenant's next step may be submitted. Raises `Overloaded`."""
         caller = Caller()
         self.ask(tenant, caller)
         try:
             await caller.admitted
         finally:
             self.leave(tenant, caller)
+        self.admit(tenant)
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model outside of any batch. See `Model.run`."""
@@ -171,12 +176,13 @@ class Engine:
         self._pump_is_due = False
         if self._ended:
             return
+        formed = False
         while (batch := self._former.take(now := self._clock())) is not None:
-            self._entrance.taken(now)
+            formed = True
             task = self._loop.create_task(self._process(batch))
             self._in_flight[task] = batch
             task.add_done_callback(self._in_flight.pop)
-        self._entrance.attend(now)
+        self._entrance.attend(now, formed=formed)
         self._attend_again()
 
     def _attend_again(self) -> None:

@@ -53,6 +53,7 @@ class Entrance:
         self._coming_of: Counter[str] = Counter()
         self._refusal: Overloaded | None = None
         self._refused = 0
+        self._loop = asyncio.get_running_loop()
 
     @property
     def waiting(self) -> int:
@@ -93,25 +94,41 @@ class Entrance:
         """Forget somebody who waits."""
         self._lobby.leave(tenant, waiter)
 
-    def taken(self, now: float) -> None:
-        """Say that a batch was formed."""
-        self._admission.taken(self._former.waiting + len(self._lobby), now)
+    def admit(self, tenant: str) -> bool:
+        """Return whether a tenant's next step may be submitted now, by somebody who was let in or because of room."""
+        if self._coming_of[tenant]:
+            self._coming_of[tenant] -= 1
+            self._coming -= 1
+            return True
+        return self.has_room(tenant)
 
-    def attend(self, now: float) -> None:
-        """Let in those for whom there is room, and refuse of the others as many as may be."""
-        self._coming = 0
-        self._coming_of.clear()
-        if self._refused:
-            self._refusal = self._next_refusal()
-        while self._lobby and (found := self._lobby.next(self.has_room)) is not None:
+    def attend(self, now: float, *, formed: bool) -> None:
+        """Let in those for whom there is room; where a batch was formed, refuse of the others as many as may be."""
+        if formed:
+            self._admission.taken(self._former.waiting + len(self._lobby), now)
+            if self._refused:
+                self._refusal = self._next_refusal()
+        if self._lobby:
+            self._let_in()
+        while formed and self._lobby and self._admission.may_refuse(now):
+            if (oldest := self._lobby.oldest()) is None:
+                return
+            oldest.turn_away(self.refuse())
+
+    def _let_in(self) -> None:
+        while (found := self._lobby.next(self.has_room)) is not None:
             tenant, waiter = found
             waiting = self._former.waiting
             waiter.let_in()
             if self._former.waiting == waiting:
                 self._coming += 1
                 self._coming_of[tenant] += 1
-        while self._lobby and self._admission.may_refuse(now) and (oldest := self._lobby.oldest()) is not None:
-            oldest.turn_away(self.refuse())
+        if self._coming:
+            self._loop.call_soon(self._forget_coming)  # who has not come by then has nothing to submit
+
+    def _forget_coming(self) -> None:
+        self._coming = 0
+        self._coming_of.clear()
 
     def open(self) -> None:
         """Let in everybody who waits."""

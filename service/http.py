@@ -78,22 +78,26 @@ class HttpProtocol(BoundedProtocol):
             super().data_received(further)
 
     def turn_away(self, refusal: Overloaded) -> None:
-        """Answer with a refusal what is kept."""
-        _, further = self._let_go()
-        self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]  # whole, no body follows
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        """Answer what is kept with a refusal; where it may be more than a step, the application is to do that."""
+        kept, further = self._let_go()
+        if not is_plain_step(kept):
+            super().data_received(kept)
+        else:
+            self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]  # whole, no body follows
+            again = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = again
         if further:
             self.flow.resume_reading()
             self.data_received(further)
 
     def _keep(self, services: Services, data: bytes) -> bool:
-        """Keep a request waiting, or refuse it, if it is nothing but a step of somebody for whom there is no room.
+        """Keep a request waiting, or refuse it, if it is a step of somebody for whom there is no room.
 
-        All others, those in several pieces too, are the library's to read and the application's to keep or refuse.
+        The parts of one that has been read in part are the library's to read, and the application's to keep or refuse.
         """
         if not self._between_requests or (self.cycle is not None and not self.cycle.response_complete):
             return False
-        if self.transport.is_closing() or not is_plain_step(data):
+        if self.transport.is_closing() or _STEP.match(data) is None:
             return False
         tenant = _tenant_of(data, services)
         if tenant is None or services.engine.has_room(tenant):

@@ -42,7 +42,7 @@ async def step(request: Request) -> Response:
     services = services_of(request)
     session_id = request.path_params["session_id"]
     key = key_of(request, session_id)
-    if not services.engine.has_room(key.tenant):
+    if not services.engine.admit(key.tenant):
         await services.engine.enter(key.tenant)
     sent, wanted = of_request(request.scope["headers"])
     timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
@@ -55,7 +55,7 @@ async def many_steps(request: Request) -> Response:
     """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
     services = services_of(request)
     submit, tenant = submitter(request), principal_of(request).tenant
-    if not services.engine.has_room(tenant):
+    if not services.engine.admit(tenant):
         await services.engine.enter(tenant)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)

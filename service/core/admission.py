@@ -47,7 +47,7 @@ class Admission:
         self._window_began = 0.0
         self._refused = self._refused_before = 0
         self._refusals = float(_REFUSALS_AT_ONCE)
-        self._refusals_at = float("-inf")
+        self._refusals_at = 0.0
 
     @property
     def congested(self) -> bool:
