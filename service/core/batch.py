@@ -7,8 +7,8 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 - Sessions of a tenant take turns in the order in which they became ready. One that has more to do goes to the end of
   the line after each turn, so nobody starves.
 - Tenants take turns, too: deficit round robin, counted in timesteps. One that has thousands of sessions ready takes no
-  place in a batch from one that has a few, and what one took ahead of its share is remembered. While several tenants are about, batches are smaller, because a step that
-  has just missed a batch has to wait for the end of it.
+  place in a batch from one that has a few, and what one took ahead of its share is remembered. While several tenants
+  are about, batches are smaller, because a step that has just missed a batch has to wait for the end of it.
 - A step that is `alone` shares its turn with no other.
 - Steps that are too late take no place in a batch.
 - Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
