@@ -131,6 +131,27 @@ async def test_who_waits_for_room_is_let_in_when_there_is_some(store: CountingSt
     await engine.close()
 
 
+async def test_room_is_kept_for_who_was_let_in(store: CountingStore, models: ModelRepository) -> None:
+    """A request that was let in submits its step in the next pass of the event loop, and others ask before that."""
+    engine = Engine(store, models, PrometheusObserver(), max_queue=1)
+    await sessions_of(engine, store, models).create(key(), "hotspot")
+    running = [engine.submit(key(), one())]
+    loop, told = asyncio.get_running_loop(), list[str]()
+
+    def submit() -> None:
+        assert not engine.has_room("t")
+        assert engine.admit("t")
+        running.append(engine.submit(key(), one()))
+        assert not engine.admit("t")
+
+    for name in ("first", "second"):
+        engine.wait("t", Waiting(name, told, lambda: loop.call_soon(submit)))
+    await until(lambda: len(running) == 3)
+    assert [result.step for result in await asyncio.gather(*running)] == [1, 2, 3]
+    assert told == ["first", "second"]
+    await engine.close()
+
+
 async def test_refusing_has_a_bound_and_the_others_wait(store: CountingStore, models: ModelRepository) -> None:
     engine = Engine(store, models, PrometheusObserver(), max_queue=1, clock=lambda: 0.0)
     await sessions_of(engine, store, models).create(key(), "hotspot")
