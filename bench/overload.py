@@ -178,12 +178,14 @@ def _print(found: Overload, console: Console) -> None:
     console.print(table)
     pairs = list(zip(found.over, found.peak, strict=True))
     kept = [over.taken_per_s / peak.taken_per_s for over, peak in pairs]
+    best = max(point.taken_per_s for point in found.sweep)
     per_cpu = [over.taken_per_cpu_s / peak.taken_per_cpu_s for over, peak in pairs]
     slower = [over.load.p99_ms / calm.load.p99_ms for calm, over in zip(found.calm, found.over, strict=True)]
     answered = [(p.load.taken + p.load.refused) / max(p.load.offered - p.load.unsent, 1) for p in found.over]
     rise = found.over[-1].load.rss_bytes["server"] / found.over[0].load.rss_bytes["server"] - 1
     console.print(f"throughput at {TIMES:g} times / at the peak's rate: {_spread(kept)} (bar: 0.9)")
     console.print(f"the same per second of processor time: {_spread(per_cpu)}")
+    console.print(f"the same over the best of the sweep: {_spread([point.taken_per_s / best for point in found.over])}")
     console.print(f"p99 at {TIMES:g} times / at {CALM:.0%}: {_spread(slower)} (bar: 5)")
     console.print(f"answered at {TIMES:g} times, of what was sent: {_spread(answered)}")
     console.print(f"resident memory, the last {TIMES:g} times over the first: {rise:+.1%}\n")
