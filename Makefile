@@ -52,10 +52,10 @@ bench-growth: .venv/development  ## Throughput against connections, batch, hidde
 bench-peers: .venv/bench .venv-peers/installed  ## The service against Triton and LitServe (downloads 0.5 GB)
 	$(BIN)/python -m bench.peers
 
-bench-overload: .venv/bench  ## Three times what the service can do, over REST and WebSockets (about five minutes)
+bench-overload: .venv/bench  ## Three times what the service can do, over REST and WebSockets (about six minutes)
 	$(BIN)/python -m bench.overload
 
-bench-fairness: .venv/bench  ## A tenant that floods beside one that does not (under a minute)
+bench-fairness: .venv/bench  ## A tenant that floods beside one that does not (about three minutes)
 	$(BIN)/python -m bench.fairness
 
 bench-crowd: .venv/bench  ## A million sessions and ten thousand sockets: opened, listed, expired, deleted (three minutes)

@@ -1,8 +1,11 @@
 """An open loop, a process of its own: reads an `OpenJob` from standard input, writes an `OpenLoad` to standard output.
 
 Messages are due at times drawn beforehand (a Poisson process of the given rate), and are sent then. Latency counts from
-the time at which a message was due, so that one that had to wait for a connection, or for the load generator, is not
-flattered.
+the time at which a message was due, so that one that had to wait for the load generator is not flattered.
+
+A connection has so many messages in flight at most, for a sensor whose reading has not been answered does not send the
+next one. A message that finds no connection free when it is due is dropped, and counted: at a multiple of what a
+service can do a backlog of the load generator's would grow without end, and its length be all that is measured.
 """
 
 import asyncio
@@ -33,7 +36,8 @@ _MESSAGES = 8192
 class OpenJob(msgspec.Struct, frozen=True):
     """Send `rate` messages a second, each a step of each of `steps` of the sessions, over `connections`.
 
-    The sessions are called `prefix` and a number. The processes are those whose use of the machine is measured.
+    On one of them `in_flight` messages at most have no answer yet; of requests, one. The sessions are called `prefix`
+    and a number. The processes are those whose use of the machine is measured.
     """
 
     wire: Wire
@@ -48,13 +52,14 @@ class OpenJob(msgspec.Struct, frozen=True):
     server_pid: int
     redis_pid: int
     steps: int = 1
+    in_flight: int = 1024
     headers: str = ""
 
 
 class OpenLoad(msgspec.Struct, frozen=True):
     """What was measured: counts are of steps, latencies of messages, those taken whole and those refused in part.
 
-    `unsent` are messages that found no free connection until the end.
+    `unsent` are steps that found no connection free.
     """
 
     seconds: float
@@ -96,7 +101,7 @@ class OpenLoop:
         self._random = random.Random(1)
         self._lines: list[Line] = []
         self._free: deque[Line] = deque()
-        self._waiting: deque[int] = deque()
+        self._in_flight = 1 if job.wire == "http" else job.in_flight
 
     async def connect(self) -> None:
         for _ in range(self._job.connections):
@@ -105,63 +110,60 @@ class OpenLoop:
             self._lines.append(line)
         self._free.extend(self._lines)
 
-    async def run(self, seconds: float) -> int:
-        """Send for so long; return how many messages fell due. Raises RuntimeError for the first that went wrong."""
-        send = self._request if self._job.wire == "http" else self._frames
+    async def run(self, seconds: float) -> tuple[int, int]:
+        """Send for so long; return how many messages fell due, and how many of them found no connection free.
+
+        Raises RuntimeError for the first that went wrong.
+        """
         end = due = time.perf_counter_ns()
         end += int(seconds * 1e9)
         gap_ns = 1e9 / self._job.rate
-        fallen = 0
+        fallen = sent = 0
         while (now := time.perf_counter_ns()) < end:
             dues = []
             while due <= now:
                 dues.append(int(due))
                 due += self._random.expovariate(1) * gap_ns
             fallen += len(dues)
-            if dues:
-                send(dues)
+            sent += self._send(dues)
             await asyncio.sleep(TICK_S)
         self.check()
-        return fallen
+        return fallen, fallen - sent
 
     def check(self) -> None:
         for line in self._lines:
             if line.failed is not None:
                 raise RuntimeError(line.failed)
 
-    async def drain(self) -> int:
-        """Wait for the last answers; return how many messages were never sent."""
-        unsent = len(self._waiting)
-        self._waiting.clear()
+    async def drain(self) -> None:
+        """Wait for the last answers."""
         deadline = time.monotonic() + DRAIN_S
         while any(line.owed for line in self._lines):
             self.check()
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{sum(line.owed for line in self._lines)} answers never came")
             await asyncio.sleep(0.01)
-        return unsent
 
-    def _frames(self, dues: list[int]) -> None:
-        """Deal out what is due to a few sockets, whose turn it is: what goes to one of them goes in one write."""
+    def _send(self, dues: list[int]) -> int:
+        """Deal out what is due to a few connections, whose turn it is; return how much of it that was.
+
+        What goes to one of them goes in one write.
+        """
         share = -(-len(dues) // _AT_A_TIME)
-        for start in range(0, len(dues), share):
-            part = dues[start : start + share]
+        sent = 0
+        while sent < len(dues) and self._free:
             line = self._free.popleft()
-            self._free.append(line)
+            part = dues[sent : sent + min(share, self._in_flight - line.owed)]
             line.send([self._message() for _ in part], part)
-
-    def _request(self, dues: list[int]) -> None:
-        self._waiting.extend(dues)
-        while self._waiting and self._free:
-            self._free.popleft().send([self._message()], [self._waiting.popleft()])
+            sent += len(part)
+            if line.owed < self._in_flight:
+                self._free.append(line)
+        return sent
 
     def _on_answered(self, line: Line, answer: Answered) -> None:
         self._tally.answered(answer)
-        if self._job.wire == "http":
-            if self._waiting:
-                line.send([self._message()], [self._waiting.popleft()])
-            else:
-                self._free.append(line)
+        if line.owed == self._in_flight - 1:
+            self._free.append(line)
 
     def _message(self) -> bytes:
         self._next = (self._next + 1) % len(self._messages)
@@ -199,18 +201,18 @@ async def run(job: OpenJob) -> OpenLoad:
     await loop.run(job.warm_up_s)
     before, started = cpu_seconds(groups), time.perf_counter()
     tally.recording = True
-    fallen = await loop.run(job.seconds)
+    fallen, unsent = await loop.run(job.seconds)
     tally.recording = False
     seconds = time.perf_counter() - started
     after, held = cpu_seconds(groups), {name: rss(group) for name, group in groups.items()}
-    unsent = await loop.drain()
+    await loop.drain()
     taken, refused = sorted(tally.latencies_ns), sorted(tally.refusals_ns)
     return OpenLoad(
         seconds=seconds,
         offered=fallen * job.steps,
         taken=tally.taken,
         refused=tally.refused,
-        unsent=unsent,
+        unsent=unsent * job.steps,
         p50_ms=percentile_ms(taken, 0.5),
         p99_ms=percentile_ms(taken, 0.99),
         refused_p50_ms=percentile_ms(refused, 0.5) if refused else 0.0,

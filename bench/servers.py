@@ -106,18 +106,27 @@ def redis_server(folder: Path, **options: str) -> Iterator[Redis]:
 
 @contextmanager
 def conveyor(
-    redis: Redis, folder: Path, core: set[int], *, model: Path = MODEL, workers: int = 1, patient: bool = False
+    redis: Redis,
+    folder: Path,
+    core: set[int],
+    *,
+    model: Path = MODEL,
+    workers: int = 1,
+    patient: bool = False,
+    api_keys: Path | None = None,
 ) -> Iterator[Server]:
     """Run the service, on a model of the usual place in its repository (``<repository>/<name>/<version>/``).
 
     One that is `patient` refuses nothing, however large a crowd the closed loop is: that never sends more than it gets
-    answered.
+    answered. With `api_keys`, a file, who asks has to say who they are.
     """
     port = free_port()
     command = [sys.executable, "-m", "service", "serve", f"--port={port}", f"--workers={workers}"]
     environment = {"CONVEYOR_REDIS_URL": redis.url, "CONVEYOR_MODELS": str(model.parents[2])}
     if patient:
         environment["CONVEYOR_MAX_WAIT_S"] = _PATIENT_S
+    if api_keys is not None:
+        environment["CONVEYOR_API_KEYS"] = str(api_keys)
     with process(command, environment, folder / "conveyor.log", answering(port, "/readyz"), core) as pid:
         yield Server(CONVEYOR, f"http://127.0.0.1:{port}", pid, opens=True, forecasts=True, model=model)
 

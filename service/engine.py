@@ -6,7 +6,7 @@ admitted ends in a result or an error, on every path. A step is answered only af
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
@@ -18,9 +18,10 @@ from service.core.admission import Admission
 from service.core.batch import BatchFormer
 from service.core.cache import RecordCache
 from service.core.columns import Floats
-from service.core.errors import ConveyorError, InternalError, Overloaded, ShuttingDown
+from service.core.errors import ConveyorError, InternalError, ShuttingDown
 from service.core.ports import Clock, Model, Models, Observer, StateStore
 from service.core.session import Result, SessionKey, Timestep
+from service.entrance import Asker, Caller, Entrance, Waiter
 from service.frame import Frame, Numbers, frames
 from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.pipeline import Pipeline
@@ -32,14 +33,6 @@ _PASSES = 5
 what they held is submitted. It is ready, and a batch formed before it would cost the same for half the sessions.
 After a batch of one session there is nobody to wait for, and with more waiting than is good there is no need to: one
 pass sends the answers."""
-
-_REFUSALS = 2
-"""Steps that may be refused for one that was taken. To refuse is work, too, and what is read is refused before what was
-taken gets its turn: without a bound, a process that is sent enough would do nothing else."""
-_FEWEST_REFUSALS = 64
-
-_ALIKE = 16
-"""Steps that are refused with one and the same error. To make one is a good part of what it costs to refuse."""
 
 
 class Engine:
@@ -70,15 +63,12 @@ class Engine:
         self._former: BatchFormer[SessionKey, Pending] = BatchFormer(
             max_sessions=max_batch, tenant_of=attrgetter("tenant")
         )
+        self._entrance = Entrance(self._former, self._admission, observer, clock)
         self._cache = RecordCache(cache_sessions)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._in_flight: dict[asyncio.Task[None], StepBatch] = {}
         self._pump_is_due = False
         self._busy_s = time.process_time()
-        self._refused = 0
-        self._may_refuse = _FEWEST_REFUSALS
-        self._held: list[Callable[[], None]] = []
-        self._refusal: Overloaded | None = None
         self._closed = self._ended = False
 
     async def step(self, key: SessionKey, timestep: Timestep) -> Result:
@@ -88,12 +78,12 @@ class Engine:
     def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
         """Put a step behind those of its session that were submitted before; return its answer's future.
 
-        Raises `Overloaded` where `max_queue` wait, and `ShuttingDown`. Ask for `refusal`, or `has_room`, before.
+        Raises `Overloaded` where `max_queue` wait, and `ShuttingDown`. Ask for `has_room` before.
         """
         if self._closed:
             raise self._shutting_down()
-        if self._former.waiting >= self._max_queue and (refusal := self.refusal(key.tenant)) is not None:
-            raise refusal.with_traceback(None)
+        if self._former.waiting >= self._max_queue and not self._entrance.has_room(key.tenant):
+            raise self._entrance.refuse().with_traceback(None)
         now = self._clock()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s))
@@ -118,56 +108,40 @@ class Engine:
 
     @property
     def congested(self) -> bool:
-        """Whether more is sent to this process than it can do, so that `refusal` is worth asking."""
-        return self._former.waiting >= self._admission.limit
+        """Whether more is sent to this process than it can do, so that `has_room` is worth asking."""
+        return self._entrance.congested
 
     def has_room(self, tenant: str) -> bool:
-        """Return whether a tenant's next step may wait here.
+        """Return whether a tenant's next step may be submitted now; else `ask` or `wait`."""
+        return self._entrance.has_room(tenant)
 
-        Where many tenants' steps wait, each may have its share of the queue waiting, even if the others have filled it.
-        """
-        former, limit = self._former, self._admission.limit
-        if former.waiting < limit:
-            return True
-        tenants = former.tenants(tenant)
-        return tenants > 1 and former.waiting_of(tenant) < limit // tenants
+    def ask(self, tenant: str, asker: Asker) -> None:
+        """Let somebody wait until there is room for a tenant's next step, or refuse them. See `Entrance`."""
+        self._entrance.ask(tenant, asker)
+        self._attend_again()
 
-    def refusal(self, tenant: str) -> Overloaded | None:
-        """Return why a tenant's next step is refused, or None where there is room for it.
+    def wait(self, tenant: str, waiter: Waiter) -> None:
+        """Let somebody wait until there is room for a tenant's next step."""
+        self._entrance.wait(tenant, waiter)
+        self._attend_again()
 
-        Whoever asks before they decode a step must refuse it then: it counts as refused. Many steps may get the same
-        error.
-        """
-        if self.has_room(tenant):
-            return None
-        if self._refused % _ALIKE == 0:
-            self._refusal = self._refuse_next()
-        self._refused += 1
-        self._may_refuse -= 1
-        return self._refusal
+    def leave(self, tenant: str, waiter: Waiter) -> None:
+        """Forget somebody who waits."""
+        self._entrance.leave(tenant, waiter)
 
-    @property
-    def strained(self) -> bool:
-        """Whether so much has been refused that connections should be read no further for a moment, see `hold`."""
-        return self._may_refuse <= 0
+    def admit(self, tenant: str) -> bool:
+        """Return whether a tenant's next step may be submitted now. Who is not admitted may `enter`."""
+        return self._entrance.admit(tenant)
 
-    def hold(self, release: Callable[[], None]) -> None:
-        """Call `release` when the batch in flight has ended, and more may be refused."""
-        self._held.append(release)
-
-    def _release(self, taken: int) -> None:
-        self._may_refuse = max(_REFUSALS * taken, _FEWEST_REFUSALS)
-        held, self._held = self._held, []
-        for release in held:
-            self._loop.call_soon(release)
-
-    def _refuse_next(self) -> Overloaded:
-        """Count the steps that were refused since the last time; return the error for the next ones."""
-        retry_after_s = self._admission.refused(self._refused, self._clock())
-        if self._refused:
-            self._observer.refused(Overloaded.code, self._refused)
-        self._refused = 0
-        return Overloaded("more is sent to this process than it can do", retry_after_s=round(retry_after_s, 2))
+    async def enter(self, tenant: str) -> None:
+        """Return when a tenant's next step may be submitted. Raises `Overloaded`."""
+        caller = Caller()
+        self.ask(tenant, caller)
+        try:
+            await caller.admitted
+        finally:
+            self.leave(tenant, caller)
+        self.admit(tenant)
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model outside of any batch. See `Model.run`."""
@@ -187,6 +161,7 @@ class Engine:
     async def close(self, timeout_s: float = 1.0) -> None:
         """Admit nothing more; finish what was admitted, or after `timeout_s` seconds refuse what is left of it."""
         self._closed = True
+        self._entrance.open()  # they are told
         try:
             async with asyncio.timeout(timeout_s):
                 while not (self._former.idle or self._ended):
@@ -224,13 +199,19 @@ class Engine:
         self._pump_is_due = False
         if self._ended:
             return
-        if self._refused:
-            self._refusal = self._refuse_next()
+        formed = False
         while (batch := self._former.take(now := self._clock())) is not None:
-            self._admission.taken(self._former.waiting, now)
+            formed = True
             task = self._loop.create_task(self._process(batch))
             self._in_flight[task] = batch
             task.add_done_callback(self._in_flight.pop)
+        self._entrance.attend(now, formed=formed)
+        self._attend_again()
+
+    def _attend_again(self) -> None:
+        """See to it that who waits is not forgotten: who was let in before may have had nothing to submit."""
+        if self._entrance.waiting and self._former.idle and not self._pump_is_due:
+            self._pump_after(1)
 
     async def _process(self, batch: StepBatch) -> None:
         again: list[StepTurn] = []
@@ -252,7 +233,6 @@ class Engine:
             busy_s = time.process_time()
             self._admission.worked(batch.timesteps, busy_s - self._busy_s)
             self._busy_s = busy_s
-            self._release(batch.timesteps)
             if not isinstance(failure, ShuttingDown):
                 self._pump_after(self._passes(batch))
 

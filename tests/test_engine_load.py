@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import pytest
 
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
-from service.core.errors import Overloaded
+from service.core.errors import ConveyorError, Overloaded
 from service.core.session import Result, SessionKey
 from service.engine import Engine
 from service.sessions import Sessions
@@ -80,33 +81,118 @@ async def test_a_queue_that_stays_is_refused_at_once_and_a_burst_is_not(
         await sessions.create(key(number), "hotspot")
     await asyncio.gather(*(engine.submit(key(number), chunk(16)) for number in range(8)))  # now it knows what one costs
     burst = [engine.submit(key(number % 8), one()) for number in range(4000)]
-    refusal = None
-    while refusal is None:
+    while engine.has_room("t"):
         await asyncio.sleep(0)
-        refusal = engine.refusal("t")
-        assert not all(step.done() for step in burst), "nothing was refused"
-    assert refusal.retry_after_s > 0
+        assert not all(step.done() for step in burst), "there was room for all"
+    with pytest.raises(Overloaded) as refused:
+        await engine.enter("t")
+    assert refused.value.retry_after_s > 0
     assert not engine.has_room("t")
     assert all(isinstance(result, Result) for result in await asyncio.gather(*burst)), "who was admitted is served"
     assert (await engine.step(key(0), one())).step == 16 + 500 + 1
     await engine.close()
 
 
-async def test_connections_that_are_held_are_released_with_the_next_batch(
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110  # no event tells of the engine's passes
+            await asyncio.sleep(0)
+
+
+class Waiting:
+    """Somebody at the entrance, who notes what becomes of them, and submits a step if they are to."""
+
+    def __init__(self, name: str, told: list[str], submit: Callable[[], object] = lambda: None) -> None:
+        self._name = name
+        self._told = told
+        self._submit = submit
+
+    def let_in(self) -> None:
+        self._told.append(self._name)
+        self._submit()
+
+    def turn_away(self, refusal: Overloaded) -> None:
+        assert refusal.retry_after_s > 0
+        self._told.append(f"{self._name} refused")
+
+
+async def test_who_waits_for_room_is_let_in_when_there_is_some(store: CountingStore, models: ModelRepository) -> None:
+    engine = Engine(store, models, PrometheusObserver(), max_queue=2)
+    await sessions_of(engine, store, models).create(key(), "hotspot")
+    running = [engine.submit(key(), one()) for _ in range(2)]
+    told: list[str] = []
+    for name in ("first", "second"):
+        engine.wait("t", Waiting(name, told, lambda: running.append(engine.submit(key(), one()))))
+    assert told == []
+    await engine.settle()
+    await asyncio.gather(*running)
+    assert told == ["first", "second"]
+    assert len(running) == 4
+    await engine.close()
+
+
+async def test_room_is_kept_for_who_was_let_in(store: CountingStore, models: ModelRepository) -> None:
+    """A request that was let in submits its step in the next pass of the event loop, and others ask before that."""
+    engine = Engine(store, models, PrometheusObserver(), max_queue=1)
+    await sessions_of(engine, store, models).create(key(), "hotspot")
+    running = [engine.submit(key(), one())]
+    loop, told = asyncio.get_running_loop(), list[str]()
+
+    def submit() -> None:
+        assert not engine.has_room("t")
+        assert engine.admit("t")
+        running.append(engine.submit(key(), one()))
+        assert not engine.admit("t")
+
+    for name in ("first", "second"):
+        engine.wait("t", Waiting(name, told, lambda: loop.call_soon(submit)))
+    await until(lambda: len(running) == 3)
+    assert [result.step for result in await asyncio.gather(*running)] == [1, 2, 3]
+    assert told == ["first", "second"]
+    await engine.close()
+
+
+async def test_refusing_has_a_bound_and_the_others_wait(store: CountingStore, models: ModelRepository) -> None:
+    engine = Engine(store, models, PrometheusObserver(), max_queue=1, clock=lambda: 0.0)
+    await sessions_of(engine, store, models).create(key(), "hotspot")
+    store.gate.clear()
+    running = engine.submit(key(), one())
+    told: list[str] = []
+    for number in range(300):
+        engine.ask("t", Waiting(str(number), told))
+    assert told == [f"{number} refused" for number in range(256)], "time stands still"
+    store.gate.set()
+    await running
+    await until(lambda: len(told) == 300)
+    assert told[256:] == [str(number) for number in range(299, 255, -1)], "whoever has waited least is let in first"
+    await engine.close()
+
+
+async def test_who_waits_with_nothing_to_submit_keeps_nobody_waiting(
     store: CountingStore, models: ModelRepository
 ) -> None:
     engine = Engine(store, models, PrometheusObserver(), max_queue=1)
     await sessions_of(engine, store, models).create(key(), "hotspot")
+    told: list[str] = []
     running = engine.submit(key(), one())
-    refused = 0
-    while not engine.strained:
-        assert engine.refusal(key().tenant) is not None
-        refused += 1
-    assert refused == 64
-    released = asyncio.Event()
-    engine.hold(released.set)
+    for name in "abcde":
+        engine.wait("t", Waiting(name, told))
     await running
-    async with asyncio.timeout(5):
-        await released.wait()
-    assert not engine.strained
+    await until(lambda: len(told) == 5)
     await engine.close()
+
+
+async def test_who_waits_for_an_engine_that_is_closed_is_told(store: CountingStore, models: ModelRepository) -> None:
+    engine = Engine(store, models, PrometheusObserver(), max_queue=1)
+    await sessions_of(engine, store, models).create(key(), "hotspot")
+    store.gate.clear()
+    running = engine.submit(key(), one())
+    told: list[str] = []
+    engine.wait("t", Waiting("waits", told))
+    leaves = Waiting("leaves", told)
+    engine.wait("t", leaves)
+    engine.leave("t", leaves)
+    await engine.close(timeout_s=0.05)
+    assert told == ["waits"]
+    with pytest.raises(ConveyorError):
+        await running

@@ -79,6 +79,7 @@ class Conversation:
                 await self._close()
         finally:
             self._services.sockets.discard(self)
+            self._services.engine.leave(self.principal.tenant, self)
             self._asked.clear()
             self._waiting = None
             self._ended.set()
@@ -117,8 +118,7 @@ class Conversation:
         if self._stopping or self._end.done():
             return
         if not self._services.engine.has_room(self.principal.tenant):
-            self._waiting = content
-            self._strain()
+            self._wait(content)
             return
         try:
             self._asked.append(self._ask(content))
@@ -149,13 +149,15 @@ class Conversation:
             self._held = False
             self._wire.resume()
 
-    def _strain(self) -> None:
-        """Take nothing more until the batch that is in flight has ended."""
+    def _wait(self, content: bytes | str) -> None:
+        """Take nothing more until there is room in the engine."""
+        self._waiting = content
         self._held = self._strained = True
         self._wire.pause()
-        self._services.engine.hold(self._relieve)
+        self._services.engine.wait(self.principal.tenant, self)
 
-    def _relieve(self) -> None:
+    def let_in(self) -> None:
+        """There is room in the engine, see `service.entrance.Waiter`."""
         self._strained = False
         content, self._waiting = self._waiting, None
         if content is not None:

@@ -28,8 +28,8 @@ async def step(request: Request) -> Response:
     services = services_of(request)
     session_id = request.path_params["session_id"]
     key = key_of(request, session_id)
-    if (refusal := services.engine.refusal(key.tenant)) is not None:
-        raise refusal.with_traceback(None)
+    if not services.engine.admit(key.tenant):
+        await services.engine.enter(key.tenant)
     sent, wanted = of_request(request.scope["headers"])
     timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
     result = await submitter(request).submit(key, timestep)
@@ -41,8 +41,8 @@ async def many_steps(request: Request) -> Response:
     """Advance many sessions in one call. Each step succeeds or fails on its own; the order is kept."""
     services = services_of(request)
     tenant = principal_of(request).tenant
-    if (refusal := services.engine.refusal(tenant)) is not None:
-        raise refusal.with_traceback(None)
+    if not services.engine.admit(tenant):
+        await services.engine.enter(tenant)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
     begun = begin(services.limits, submitter(request), tenant, steps)

@@ -24,6 +24,10 @@ _WINDOW_S = 1.0
 _RETRY_S = 0.1, 10.0
 _SPREAD = 0.5, 1.5
 """Those who were refused together are not to come back together."""
+_REFUSING, _REFUSAL_S = 0.1, 4e-5
+"""The share of a process's time that goes into refusing, and what it takes to read a request and to refuse it."""
+_REFUSALS_AT_ONCE = 256
+"""As many as in a tenth of a second, which is longer than a batch takes."""
 
 
 class Admission:
@@ -42,6 +46,8 @@ class Admission:
         self._reached_at = 0.0
         self._window_began = 0.0
         self._refused = self._refused_before = 0
+        self._refusals = float(_REFUSALS_AT_ONCE)
+        self._refusals_at = 0.0
 
     @property
     def congested(self) -> bool:
@@ -62,11 +68,28 @@ class Admission:
             if self.congested:
                 self.limit = limit if now - self._reached_at < _CALM_S else self._max_queue
 
+    def reached(self, now: float) -> None:
+        """Say that somebody has to wait for room."""
+        self._reached_at = now
+
     def worked(self, timesteps: int, busy_s: float) -> None:
         """Say that a batch has ended, and how much processor time has been used since the one before it."""
         if timesteps >= self._large:
             cost_s = busy_s / timesteps
             self._cost_s = cost_s if self._cost_s is None else self._cost_s + _WEIGHT * (cost_s - self._cost_s)
+
+    def may_refuse(self, now: float) -> bool:
+        """Return whether there is time to refuse somebody, who is refused then.
+
+        Counted by the clock: a process that waits for Redis may as well refuse.
+        """
+        gained = max(now - self._refusals_at, 0.0) * _REFUSING / _REFUSAL_S
+        self._refusals = min(self._refusals + gained, _REFUSALS_AT_ONCE)
+        self._refusals_at = now
+        if self._refusals < 1:
+            return False
+        self._refusals -= 1
+        return True
 
     def refused(self, steps: int, now: float) -> float:
         """Say that steps were refused; return after how many seconds to send the next one again that is.

@@ -7,8 +7,8 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 - Sessions of a tenant take turns in the order in which they became ready. One that has more to do goes to the end of
   the line after each turn, so nobody starves.
 - Tenants take turns, too: deficit round robin, counted in timesteps. One that has thousands of sessions ready takes no
-  place in a batch from one that has a few. While several tenants are about, batches are smaller, because a step that
-  has just missed a batch has to wait for the end of it.
+  place in a batch from one that has a few, and what one took ahead of its share is remembered. While several tenants
+  are about, batches are smaller, because a step that has just missed a batch has to wait for the end of it.
 - A step that is `alone` shares its turn with no other.
 - Steps that are too late take no place in a batch.
 - A group (one timestep for each of many sessions) stands in the line of each of them, and is ready when it is the first
@@ -71,6 +71,7 @@ class BatchFormer(Generic[K, S]):
         self._lines: dict[K, list[S | Group[K, S]]] = {}
         self._groups: dict[Group[K, S], None] = {}  # of which something waits, in their order
         self._tenants: dict[Hashable, _Tenant[K, S]] = {}
+        self._debts: dict[Hashable, int] = {}  # credit of tenants of which nothing waits
         self._latest: _Tenant[K, S] = _Tenant(None)  # most often the next step's, too
         # Tenants with something ready, the first being the next to take its turns.
         self._rounds: tuple[deque[_Tenant[K, S]], deque[_Tenant[K, S]]] = (deque(), deque())
@@ -151,6 +152,7 @@ class BatchFormer(Generic[K, S]):
         self._lines.clear()
         self._groups.clear()
         self._tenants.clear()
+        self._debts.clear()
         for each in self._rounds:
             each.clear()
         self._latest = _Tenant(None)
@@ -191,6 +193,7 @@ class BatchFormer(Generic[K, S]):
         tenant = self._tenants.get(name)
         if tenant is None:
             tenant = self._tenants[name] = _Tenant(name)
+            tenant.credit = self._debts.pop(name, 0)
         return tenant
 
     def _lane(self, step: S) -> Lane:
@@ -206,14 +209,7 @@ class BatchFormer(Generic[K, S]):
             ready.append(entry)
 
     def _form(self, lane: Lane, now: float) -> Batch[K, S]:
-        tenants = self._rounds[lane]
-        if len(tenants) > 1:
-            self._shared_until = now + _SHARED_S
-        elif (name := tenants[0].name) != self._alone:
-            if self._alone is not None:
-                self._shared_until = now + _SHARED_S
-            self._alone = name
-        room = self._max_sessions if now >= self._shared_until else min(self._max_sessions, _SHARED)
+        tenants, room = self._rounds[lane], self._room(lane, now)
         batch: Batch[K, S] = Batch(lane)
         waiting = self.waiting
         while tenants and batch.sessions < room:
@@ -223,13 +219,29 @@ class BatchFormer(Generic[K, S]):
             self._take_turns(tenant, room, now, batch)
             if not tenant.ready[lane]:
                 tenants.popleft()
-                tenant.credit = 0
+                tenant.credit = min(tenant.credit, 0)  # credit is for those who wait, a debt is remembered
                 if not tenant.waiting:
                     del self._tenants[tenant.name]
+                    if tenant.credit:
+                        self._debts[tenant.name] = tenant.credit
             elif tenant.credit <= 0:
                 tenants.rotate(-1)
         batch.timesteps = waiting - self.waiting
         return batch
+
+    def _room(self, lane: Lane, now: float) -> int:
+        """Return how many turns the next batch has, by who is about and who has been."""
+        tenants = self._rounds[lane]
+        if len(tenants) > 1:
+            self._shared_until = now + _SHARED_S
+        elif (name := tenants[0].name) != self._alone:
+            if self._alone is not None:
+                self._shared_until = now + _SHARED_S
+            self._alone = name
+        if now < self._shared_until:
+            return min(self._max_sessions, _SHARED)
+        self._debts.clear()  # there is nobody to whom anything is owed
+        return self._max_sessions
 
     def _take_turns(self, tenant: _Tenant[K, S], room: int, now: float, batch: Batch[K, S]) -> None:
         """Let a tenant take turns while it has credit."""

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from websockets.asyncio.client import connect
 
+from service.core.access import Scope
 from service.http import is_plain_step
 from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
@@ -33,7 +34,7 @@ async def opened(server: ConveyorServer, count: int) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer me"}], ids=["the short way", "the usual way"])
+@pytest.mark.parametrize("headers", [{}, {"origin": "http://127.0.0.1"}], ids=["the short way", "the usual way"])
 async def test_over_http_it_is_a_429_that_says_when_to_come_back(busy: ConveyorServer, headers: dict[str, str]) -> None:
     names = await opened(busy, 32)
     async with httpx.AsyncClient(base_url=busy.url, timeout=30, headers=headers) as http:
@@ -124,6 +125,60 @@ async def test_a_stranger_is_told_nothing_of_how_busy_a_service_is(redis: RedisS
     assert b"429" in {status.split()[1] for status, _ in client}, "the service was not busy: nothing was tried"
 
 
+async def test_who_has_a_key_is_refused_on_the_short_way_too(redis: RedisServer, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path / "keys.json")
+    may, may_not = (bearer(ring.add("a", *scopes)) for scopes in (ALL, (Scope.METRICS,)))
+    with ConveyorServer(redis_url=redis.url, max_queue=1, api_keys=ring.path) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30, headers=may) as http:
+            assert (await http.put("/v1/sessions/k", json={"model": "hotspot"})).status_code == 201
+        async with Crowd(server, ["k"], may):
+            known, other = await asyncio.gather(
+                *(
+                    answers_of_one_connection(
+                        server, plain_step("k", f"authorization: {who['Authorization']}\r\n"), 300
+                    )
+                    for who in (may, may_not)
+                )
+            )
+    assert {status.split()[1] for status, _ in known} == {b"200", b"429"}
+    assert {status.split()[1] for status, _ in other} == {b"403"}
+
+
+async def test_what_comes_behind_a_step_that_waits_is_answered_in_its_order(busy: ConveyorServer) -> None:
+    (name,) = names = await opened(busy, 1)
+    step, other = plain_step(name), f"GET /v1/sessions/{name} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    async with Crowd(busy, names):
+        reader, writer = await asyncio.open_connection("127.0.0.1", busy.port)
+        bodies = []
+        async with asyncio.timeout(60):
+            for _ in range(50):
+                for part in (step, other[:20], other[20:]):
+                    writer.write(part)
+                    await asyncio.sleep(0.002)  # to be read apart
+                for _ in range(2):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    (length,) = (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
+                    bodies.append(orjson.loads(await reader.readexactly(length)))
+        writer.close()
+    assert all("outputs" in body or body["code"] == "overloaded" for body in bodies[::2])
+    assert all("expires_at" in body for body in bodies[1::2])
+
+
+async def test_clients_that_leave_while_their_requests_wait_leave_nothing_behind(busy: ConveyorServer) -> None:
+    (name,) = names = await opened(busy, 1)
+    async with Crowd(busy, names):
+        for _ in range(20):
+            ends = [await asyncio.open_connection("127.0.0.1", busy.port) for _ in range(20)]
+            for _, writer in ends:
+                writer.write(plain_step(name))
+            await asyncio.sleep(0.005)
+            for _, writer in ends:
+                writer.transport.abort()
+        answers = await answers_of_one_connection(busy, plain_step(name), 20)
+    assert {status.split()[1] for status, _ in answers} <= {b"200", b"429"}
+    assert "Traceback" not in busy.output()
+
+
 async def test_a_socket_of_many_sessions_is_read_when_there_is_room(busy: ConveyorServer) -> None:
     names = await opened(busy, 32)
     async with connect(f"{busy.ws_url}/v1/stream") as socket:
@@ -167,7 +222,6 @@ def test_a_plain_step_is_known_by_its_bytes() -> None:
         (b"POST", b"GET"),
         (b"/steps", b"/reset"),
         (b"/steps", b"/steps?a=1"),
-        (b"Host", b"Authorization"),
         (b"Host: h", b"Connection: close"),
         (b"Host: h", b"Transfer-Encoding: chunked"),
         (b"Host: h", b"Expect: 100-continue"),
@@ -191,6 +245,11 @@ def test_what_is_more_or_less_is_read_by_the_library(what: bytes, by: bytes) -> 
     changed = PLAIN.replace(what, by, 1)
     assert changed != PLAIN
     assert not is_plain_step(changed)
+
+
+def test_a_connection_that_is_to_be_kept_alive_asks_for_nothing_more() -> None:
+    assert is_plain_step(PLAIN.replace(b"Host: h", b"Host: h\r\nConnection: keep-alive"))
+    assert not is_plain_step(PLAIN.replace(b"Host: h", b"Host: h\r\nConnection: keep-alive, upgrade"))
 
 
 def test_two_requests_in_one_piece_are_read_by_the_library() -> None:

@@ -83,3 +83,30 @@ def test_where_batches_are_small_they_tell_what_a_step_costs() -> None:
     admission.taken(300, 0.0)
     admission.taken(300, 0.2)
     assert admission.limit == ACCEPTABLE
+
+
+def test_refusing_gets_a_share_of_the_time() -> None:
+    admission = Admission(max_queue=8000, max_wait_s=WAIT_S)
+    at_once = sum(admission.may_refuse(100.0) for _ in range(10_000))
+    assert 0 < at_once < 1000
+    assert not admission.may_refuse(100.0)
+    later = sum(admission.may_refuse(100.0 + millisecond / 1000) for millisecond in range(1000) for _ in range(100))
+    assert later == pytest.approx(2500, abs=5), "a tenth of a second, at 40 us for each"
+
+
+def test_rest_saves_up_no_more_than_may_be_refused_at_once() -> None:
+    admission = Admission(max_queue=8000, max_wait_s=WAIT_S)
+    first, second = (sum(admission.may_refuse(now) for _ in range(10_000)) for now in (100.0, 10_000.0))
+    assert first == second
+
+
+def test_who_waits_keeps_the_limit() -> None:
+    admission = Admission(max_queue=8000, max_wait_s=WAIT_S)
+    admission.worked(256, 256 * COST_S)
+    admission.taken(300, 0.0)
+    admission.taken(300, 0.2)
+    admission.reached(1.0)
+    admission.taken(0, 1.9)
+    assert admission.congested
+    admission.taken(0, 2.1)
+    assert not admission.congested

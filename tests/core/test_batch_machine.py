@@ -23,6 +23,7 @@ KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "b
 TENANTS = {key.tenant for key in KEYS}
 MAX_SESSIONS = 2
 MAX_TURN = 8
+LONGEST = 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Former(RuleBasedStateMachine):
 
     @rule(
         key=st.sampled_from(KEYS),
-        length=st.sampled_from([1, 1, 1, 3, 20]),
+        length=st.sampled_from([1, 1, 1, 3, LONGEST]),
         patience=st.sampled_from([2.0, 99.0]),
         alone=st.sampled_from([False, False, True]),
     )
@@ -168,12 +169,13 @@ class Former(RuleBasedStateMachine):
     def _check_fairness(self, left_out: set[SessionKey]) -> None:
         """Who is ready and left out of a batch of its lane comes soon, however the others press.
 
-        All others, once for each tenant, and the turns that are made again may be before it: whatever the order is in
-        which tenants and their sessions take turns, more than that is starving.
+        All others, once for each tenant, and the turns that are made again may be before it, and what its tenant has
+        taken ahead of its share: whatever the order is in which tenants and their sessions take turns, more than that
+        is starving.
         """
         for key in left_out:
             self.passed_over[key] += 1
-            assert self.passed_over[key] <= len(KEYS) * len(TENANTS) + self.repeated, f"{key} starves"
+            assert self.passed_over[key] <= len(KEYS) * len(TENANTS) + LONGEST + self.repeated, f"{key} starves"
 
     def _busy(self) -> set[SessionKey]:
         return {key for batch in self.in_flight for key in batch.everybody()}
@@ -246,3 +248,32 @@ def test_a_flood_holds_up_a_modest_session_by_no_more_than_one_turn_of_each(
         for turn in batch.turns:  # the flood does not abate
             former.add(turn.key, Step(next(numbers)))
     raise AssertionError("the modest session starves")
+
+
+@given(
+    sessions=st.integers(1, 6),
+    steps=st.integers(1, 64),
+    at_once=st.booleans(),
+    max_sessions=st.sampled_from([1, 4, 16, 64]),
+)
+@examples(60)
+def test_a_tenant_with_long_turns_takes_no_more_than_its_share(
+    sessions: int, steps: int, at_once: bool, max_sessions: int
+) -> None:
+    """Few sessions with many steps each, which wait behind the turn in flight or come when that has ended."""
+    former: BatchFormer[SessionKey, Step] = BatchFormer(max_sessions=max_sessions, tenant_of=attrgetter("tenant"))
+    numbers = count(1)
+    few = [SessionKey("few", str(i)) for i in range(sessions)]
+    many = [SessionKey("many", str(i)) for i in range(2 * max_sessions)]
+    for key in [*few * steps * (1 + at_once), *many]:
+        former.add(key, Step(next(numbers)))
+    taken: Counter[str] = Counter()
+    for now in range(50):
+        batch = former.take(now / 1000)
+        assert batch is not None
+        former.done(batch)
+        for turn in batch.turns:
+            taken[turn.key.tenant] += len(turn.steps)
+            for _ in turn.steps:
+                former.add(turn.key, Step(next(numbers)))
+    assert taken["few"] <= taken["many"] + 64 + 16, "a turn and a quantum ahead at most"
