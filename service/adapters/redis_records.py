@@ -1,12 +1,17 @@
-"""Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean."""
+"""Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean.
+
+Redis holds records packed (`service.core.packing`), or plain where that takes no more memory. Their headers are the same:
+what is read there may be read of either.
+"""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from service.adapters.redis_link import DEMOTED, bulk
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.packing import pack, unpack
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, VERSION_SLICE, step_of, ttl_s_of
 from service.core.session import MAX_SESSION_ID, SessionKey
@@ -41,25 +46,31 @@ def _bulk_of(key: SessionKey) -> bytes:
 _remembered_bulk = lru_cache(maxsize=65_536)(_bulk_of)
 
 
-def commit_bulks(commits: Iterable[Commit]) -> list[bytes]:
-    """Return the keys and arguments of commit.lua as they go over the wire."""
+def commit_values(commits: Iterable[Commit]) -> list[bytes]:
+    """Return the records of commits as Redis is to hold them."""
+    return pack([commit.record for commit in commits])
+
+
+def commit_bulks(commits: Sequence[Commit], values: Sequence[bytes]) -> list[bytes]:
+    """Return the keys and arguments of commit.lua as they go over the wire. For the values see `commit_values`."""
     bulks = [key_bulk(commit.key) for commit in commits]
-    for _, version, record in commits:
-        bulks += (_VERSION_HEAD, version, _record_head(len(record)), record, _ttl_tail(ttl_s_of(record)))
+    for (_, version, _), value in zip(commits, values, strict=True):
+        bulks += (_VERSION_HEAD, version, _value_head(len(value)), value, _ttl_tail(ttl_s_of(value)))
     return bulks
 
 
 def create_bulks(key: SessionKey, record: bytes) -> tuple[bytes, ...]:
     """Return the key and arguments of create.lua as they go over the wire."""
-    return key_bulk(key), bulk(record), bulk(b"%d" % (ttl_s_of(record) * 1000))
+    (value,) = pack([record])
+    return key_bulk(key), bulk(value), bulk(b"%d" % (ttl_s_of(record) * 1000))
 
 
-# Between a version, a record and a time to live stands nothing but what is the same for every step of a model.
+# Between a version, a value and a time to live stands nothing but what is the same for every step of a model.
 _VERSION_HEAD = b"$24\r\n"
 
 
 @lru_cache
-def _record_head(size: int) -> bytes:
+def _value_head(size: int) -> bytes:
     return b"\r\n$%d\r\n" % size
 
 
@@ -92,6 +103,12 @@ def verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost |
             current_step=step_of(stored),
         )
     return Lost(stored)
+
+
+def unpacked(verdicts: Sequence[Lost | ConveyorError | None]) -> list[Lost | ConveyorError | None]:
+    """Return verdicts with the records that they tell of unpacked."""
+    records = unpack([made.current if isinstance(made, Lost) else None for made in verdicts])
+    return [Lost(record) if isinstance(made, Lost) else made for made, record in zip(verdicts, records, strict=True)]
 
 
 def demoted(replies: Iterable[Any]) -> bool:

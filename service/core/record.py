@@ -34,9 +34,13 @@ from service.core.session import ModelRef, Session
 
 MAGIC = b"CVY"
 FORMAT = 1
+PACKED = 2
+"""The format of a record that `service.core.packing` has packed. Nobody but the store sees one."""
+FORMAT_AT = 3
 EPOCH_SLICE = slice(4, 12)
 VERSION_SLICE = slice(4, 28)
 NONCE_SLICE = slice(20, 28)
+LENGTHS_SLICE = slice(48, 58)
 CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
 """Where in a record the numbers stand that a step changes."""
 
