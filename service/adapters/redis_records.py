@@ -1,7 +1,7 @@
 """Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean.
 
-Redis holds records packed (`service.core.packing`), or plain where that takes no more memory. Their headers are the same:
-what is read there may be read of either.
+Redis holds records packed (`service.core.packing`), or plain where that takes no more memory. Their headers are the
+same, so what is read there may be read of either.
 """
 
 import zlib

@@ -1,4 +1,4 @@
-"""A session as bytes: the value under its key in the store, and what `GET …/state` hands out.
+"""A session as bytes: what stores take and give, and what `GET …/state` hands out. Redis holds it packed.
 
 Little-endian. The epoch, the step and the nonce stand at fixed places (`VERSION_SLICE`), so that a script in the store
 can compare them without knowing the rest. Epoch and step alone would not do: a store that fails over may lose the last
@@ -35,7 +35,7 @@ from service.core.session import ModelRef, Session
 MAGIC = b"CVY"
 FORMAT = 1
 PACKED = 2
-"""The format of a record that `service.core.packing` has packed. Nobody but the store sees one."""
+"""The format of what `service.core.packing` makes of a record, on its way to Redis."""
 FORMAT_AT = 3
 EPOCH_SLICE = slice(4, 12)
 VERSION_SLICE = slice(4, 28)
@@ -106,7 +106,8 @@ def decode(record: bytes) -> Session:
     if magic != MAGIC:
         raise InvalidRecord(f"a record begins with {MAGIC!r}, this with {magic!r}")
     if form != FORMAT:
-        raise InvalidRecord(f"the record's format is {form}; this release reads {FORMAT}")
+        whose = ", which only the store sees: it is damaged, or was copied out of Redis" if form == PACKED else ""
+        raise InvalidRecord(f"the record's format is {form}{whose}; this release reads {FORMAT}")
     version_at = HEADER.size + name_n
     state_at = version_at + version_n
     outputs_at = state_at + state_n
