@@ -179,7 +179,7 @@ class _Packing:
         """Return the tops that are each record's own, its words, and whether all of its numbers have room in them."""
         unsigned = numbers & _UNSIGNED
         tops = np.maximum.reduceat(unsigned, self._starts, axis=1) >> _TOP_AT
-        self._expect(np.minimum(tops.max(axis=0) + _ONE, _HIGHEST_TOP))
+        self._expect(tops.max(axis=0))
         words = numbers - self._bases(tops)
         zero = unsigned == 0
         words[zero] = numbers[zero]
