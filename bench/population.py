@@ -19,6 +19,7 @@ from bench.servers import Redis
 from bench.traffic import Row, row_at, session_id, share
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
+from service.core import packing
 from service.core.access import ANYBODY
 from service.core.session import SessionKey
 
@@ -69,11 +70,12 @@ def _parts(prefix: str, count: int, tenant: str) -> Iterator[list[bytes]]:
     forecasts = [row.tobytes() for row in outputs]
     held = [row.tobytes() for row in states]
 
-    def set_(i: int) -> bytes:
-        content = record_of(model, SEEDED_STEPS, held[i % DISTINCT], forecasts[i % DISTINCT])
-        return pack(b"SET", _key(tenant, prefix, i), content, b"PX", TTL_MS)
+    def sets(some: range) -> list[bytes]:
+        records = [record_of(model, SEEDED_STEPS, held[i % DISTINCT], forecasts[i % DISTINCT]) for i in some]
+        values = zip(some, packing.pack(records), strict=True)
+        return [pack(b"SET", _key(tenant, prefix, i), value, b"PX", TTL_MS) for i, value in values]
 
-    return ([set_(i) for i in some] for some in _ranges(count))
+    return map(sets, _ranges(count))
 
 
 def tensor_bytes() -> int:

@@ -13,10 +13,19 @@ from service.adapters.redis_exchanges import TaggedLink
 from service.adapters.redis_health import Examined, examine, run_of
 from service.adapters.redis_link import NotConfirmed, Reply, Script, packed
 from service.adapters.redis_listing import Scanned, Source, page, scan_position
-from service.adapters.redis_records import commit_bulks, create_bulks, key_bulk, tag_of, verdict
+from service.adapters.redis_records import (
+    commit_bulks,
+    commit_values,
+    create_bulks,
+    key_bulk,
+    tag_of,
+    unpacked,
+    verdict,
+)
 from service.adapters.redis_store import unconfirmed
 from service.adapters.redis_url import shown
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
+from service.core.packing import unpack
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.session import SessionKey
 
@@ -45,22 +54,23 @@ class RedisClusterStore:
         def read(tag: int, some: Sequence[SessionKey]) -> Call:
             return Call(tag, packed(b"MGET", [key_bulk(key) for key in some]))
 
-        return [_read(outcome) for outcome in await self._spread(keys, tag_of, read)]
+        return unpack([_read(outcome) for outcome in await self._spread(keys, tag_of, read)])
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
-        def write(tag: int, some: Sequence[Commit]) -> Call:
-            call = partial(self._commit.packed, len(some), 3 * len(some), commit_bulks(some))
+        def write(tag: int, some: Sequence[tuple[Commit, bytes]]) -> Call:
+            call = partial(self._commit.packed, len(some), 3 * len(some), commit_bulks(*zip(*some, strict=True)))
             return Call(tag, call(), partial(call, by_source=True))
 
-        outcomes = await self._spread(commits, _tag_of_commit, write)
-        return [_made(outcome, commit) for outcome, commit in zip(outcomes, commits, strict=True)]
+        writes = list(zip(commits, commit_values(commits), strict=True))
+        outcomes = await self._spread(writes, _tag_of_write, write)
+        return unpacked([_made(outcome, commit) for outcome, commit in zip(outcomes, commits, strict=True)])
 
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         call = partial(self._create.packed, 1, 2, create_bulks(key, record))
         (outcome,) = await self._cluster.send([Call(tag_of(key), call(), partial(call, by_source=True))])
         if isinstance(outcome, ConveyorError):
             raise outcome
-        made = verdict(outcome.value, b"", record, outcome.repeated)
+        (made,) = unpacked([verdict(outcome.value, b"", record, outcome.repeated)])
         if isinstance(made, ConveyorError):
             raise made
         return made.current if made else None
@@ -156,8 +166,8 @@ class RedisClusterStore:
         return Scanned(keys, [following[1][0], "", 0] if len(following) > 1 else None)
 
 
-def _tag_of_commit(commit: Commit) -> int:
-    return tag_of(commit.key)
+def _tag_of_write(write: tuple[Commit, bytes]) -> int:
+    return tag_of(write[0].key)
 
 
 def _parts(outcome: Reply | ConveyorError, count: int) -> list[Reply | ConveyorError]:

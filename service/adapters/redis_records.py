@@ -1,4 +1,8 @@
-"""Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean."""
+"""Sessions in Redis: their keys, a commit's arguments, and what the scripts' replies mean.
+
+Redis holds records packed (`service.core.packing`), or plain where that takes no more memory. Their headers are the
+same, so what is read there may be read of either.
+"""
 
 import zlib
 from collections.abc import Iterable, Sequence
@@ -9,6 +13,7 @@ import numpy as np
 
 from service.adapters.redis_link import DEMOTED, bulk
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.packing import Rows, pack, pack_rows, unpack
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
 from service.core.session import MAX_SESSION_ID, SessionKey
@@ -44,44 +49,57 @@ def _bulk_of(key: SessionKey) -> bytes:
 _remembered_bulk = lru_cache(maxsize=65_536)(_bulk_of)
 
 
-def commit_bulks(commits: Iterable[Commit]) -> list[bytes]:
-    """Return the keys and arguments of commit.lua as they go over the wire."""
+def commit_values(commits: Iterable[Commit]) -> list[bytes]:
+    """Return the records of commits as Redis is to hold them."""
+    return pack([commit.record for commit in commits])
+
+
+def commit_bulks(commits: Sequence[Commit], values: Sequence[bytes]) -> list[bytes]:
+    """Return the keys and arguments of commit.lua as they go over the wire. For the values see `commit_values`."""
     bulks = [key_bulk(commit.key) for commit in commits]
-    for _, version, record in commits:
-        bulks += (_VERSION_HEAD, version, _record_head(len(record)), record, _ttl_tail(ttl_s_of(record)))
+    for (_, version, _), value in zip(commits, values, strict=True):
+        bulks += (_VERSION_HEAD, version, _value_head(len(value)), value, _ttl_tail(ttl_s_of(value)))
     return bulks
 
 
 def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
-    """Return what `commit_bulks` does, of writes that lie side by side."""
-    count, size = writes.records.shape
-    ttl_s = ttl_s_of(bytes(writes.records[0]))
-    if (writes.records[:, TTL_SLICE] != writes.records[0, TTL_SLICE]).any():
-        return commit_bulks(writes)
-    version_at = len(_VERSION_HEAD)
-    head_at = version_at + writes.versions.shape[1]
-    head, tail = _record_head(size), _ttl_tail(ttl_s)
-    record_at = head_at + len(head)
-    arguments = np.empty((count, record_at + size + len(tail)), np.uint8)
-    arguments[:, :version_at] = np.frombuffer(_VERSION_HEAD, np.uint8)
-    arguments[:, version_at:head_at] = writes.versions
-    arguments[:, head_at:record_at] = np.frombuffer(head, np.uint8)
-    arguments[:, record_at : record_at + size] = writes.records
-    arguments[:, record_at + size :] = np.frombuffer(tail, np.uint8)
+    """Return the keys and arguments of commit.lua for writes that lie side by side: one matrix, where they are alike."""
+    values = _alike(writes)
+    if values is None:
+        return commit_bulks(writes, commit_values(writes))
+    head, tail = _value_head(values.shape[1]), _ttl_tail(ttl_s_of(writes.records[0].tobytes()))
+    parts = [_VERSION_HEAD, writes.versions, head, values, tail]
+    ends = np.cumsum([part.shape[1] if isinstance(part, np.ndarray) else len(part) for part in parts]).tolist()
+    arguments = np.empty((len(writes), ends[-1]), np.uint8)
+    for part, start, end in zip(parts, [0, *ends], ends, strict=False):
+        arguments[:, start:end] = part if isinstance(part, np.ndarray) else np.frombuffer(part, np.uint8)
     return [*map(key_bulk, writes.keys), arguments.data]
+
+
+def _alike(writes: Writes) -> Rows | None:
+    """Return the records as Redis is to hold them, or None where they are of several lengths or times to live."""
+    lives = writes.records[:, TTL_SLICE]
+    if (lives != lives[0]).any():
+        return None
+    packed = pack_rows(writes.records)
+    if packed is None:
+        return writes.records
+    values, fitted = packed
+    return values if fitted.all() else None
 
 
 def create_bulks(key: SessionKey, record: bytes) -> tuple[bytes, ...]:
     """Return the key and arguments of create.lua as they go over the wire."""
-    return key_bulk(key), bulk(record), bulk(b"%d" % (ttl_s_of(record) * 1000))
+    (value,) = pack([record])
+    return key_bulk(key), bulk(value), bulk(b"%d" % (ttl_s_of(record) * 1000))
 
 
-# Between a version, a record and a time to live stands nothing but what is the same for every step of a model.
+# Between a version, a value and a time to live stands nothing but what is the same for every step of a model.
 _VERSION_HEAD = b"$24\r\n"
 
 
 @lru_cache
-def _record_head(size: int) -> bytes:
+def _value_head(size: int) -> bytes:
     return b"\r\n$%d\r\n" % size
 
 
@@ -114,6 +132,12 @@ def verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost |
             current_step=step_of(stored),
         )
     return Lost(stored)
+
+
+def unpacked(verdicts: Sequence[Lost | ConveyorError | None]) -> list[Lost | ConveyorError | None]:
+    """Return verdicts with the records that they tell of unpacked."""
+    records = unpack([made.current if isinstance(made, Lost) else None for made in verdicts])
+    return [Lost(record) if isinstance(made, Lost) else made for made, record in zip(verdicts, records, strict=True)]
 
 
 def demoted(replies: Iterable[Any]) -> bool:

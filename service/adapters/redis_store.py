@@ -10,15 +10,18 @@ from service.adapters.redis_listing import Scanned, Source, page, scan_position
 from service.adapters.redis_records import (
     WRITTEN,
     commit_bulks,
+    commit_values,
     create_bulks,
     demoted,
     key_bulk,
     redis_key,
+    unpacked,
     verdict,
     write_bulks,
 )
 from service.adapters.redis_url import shown
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
+from service.core.packing import unpack
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.session import SessionKey
 from service.core.writes import Writes
@@ -45,11 +48,11 @@ class RedisStore:
 
     async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
         values: list[bytes | None] = await self._certain(self._link.many(b"MGET", [key_bulk(key) for key in keys]))
-        return values
+        return unpack(values)
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         doubt: NotConfirmed | None = None
-        bulks = write_bulks(commits) if isinstance(commits, Writes) else commit_bulks(commits)
+        bulks = write_bulks(commits) if isinstance(commits, Writes) else commit_bulks(commits, commit_values(commits))
         try:
             replies, repeated = await self._link.run(self._commit, len(commits), 3 * len(commits), bulks)
         except NotConfirmed as error:
@@ -62,13 +65,13 @@ class RedisStore:
             verdict(reply, commit.version, commit.record, repeated)
             for reply, commit in zip(replies, commits, strict=True)
         ]
-        return [doubt if made is None else made for made in verdicts]
+        return [doubt if made is None else made for made in unpacked(verdicts)]
 
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         reply, repeated = await self._link.run(self._create, 1, 2, create_bulks(key, record))
         if demoted([reply]):
             self._link.leave()
-        made = verdict(reply, b"", record, repeated)
+        (made,) = unpacked([verdict(reply, b"", record, repeated)])
         if isinstance(made, ConveyorError):
             raise made
         return made.current if made else None

@@ -1,4 +1,4 @@
-"""A session as bytes: the value under its key in the store, and what `GET …/state` hands out.
+"""A session as bytes: what stores take and give, and what `GET …/state` hands out. Redis holds it packed.
 
 Little-endian. The epoch, the step and the nonce stand at fixed places (`VERSION_SLICE`), so that a script in the store
 can compare them without knowing the rest. Epoch and step alone would not do: a store that fails over may lose the last
@@ -34,10 +34,14 @@ from service.core.session import ModelRef, Session
 
 MAGIC = b"CVY"
 FORMAT = 1
+PACKED = 2
+"""The format of what `service.core.packing` makes of a record, on its way to Redis."""
+FORMAT_AT = 3
 EPOCH_SLICE = slice(4, 12)
 VERSION_SLICE = slice(4, 28)
 NONCE_SLICE = slice(20, 28)
 TTL_SLICE = slice(36, 40)
+LENGTHS_SLICE = slice(48, 58)
 CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
 """Where in a record the numbers stand that a step changes."""
 
@@ -103,7 +107,8 @@ def decode(record: bytes) -> Session:
     if magic != MAGIC:
         raise InvalidRecord(f"a record begins with {MAGIC!r}, this with {magic!r}")
     if form != FORMAT:
-        raise InvalidRecord(f"the record's format is {form}; this release reads {FORMAT}")
+        whose = ", which only the store sees: it is damaged, or was copied out of Redis" if form == PACKED else ""
+        raise InvalidRecord(f"the record's format is {form}{whose}; this release reads {FORMAT}")
     version_at = HEADER.size + name_n
     state_at = version_at + version_n
     outputs_at = state_at + state_n

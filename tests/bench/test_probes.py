@@ -9,6 +9,7 @@ import msgspec
 
 from bench import population
 from bench.effort import QUICK
+from bench.goals import REDIS_BYTES
 from bench.load import Sample
 from bench.measure import Measurement, measure_alone
 from bench.probes import memory, sockets, startup
@@ -38,10 +39,11 @@ def test_a_start_takes_time_until_ready() -> None:
     assert 0.1 < reading.value < 60
 
 
-def test_redis_holds_more_for_a_session_than_its_tensors() -> None:
+def test_redis_holds_little_more_for_a_session_than_its_tensors() -> None:
     beyond, tensors, record = (reading for _, reading in memory.probe(SMALL))
     assert tensors.value == 4 * (2 * 2 * 64 + 24 * 3)
-    assert tensors.value < record.value < tensors.value + beyond.value
+    assert record.value < tensors.value + beyond.value
+    assert beyond.value <= REDIS_BYTES.bar
 
 
 def test_sockets_stay_open_and_take_memory() -> None:

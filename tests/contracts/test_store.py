@@ -4,6 +4,7 @@ Sentinel and as a cluster."""
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import numpy as np
 import pytest
 
 from service.adapters.memory_store import MemoryStore
@@ -53,10 +54,13 @@ def key(tenant: str) -> SessionKey:
     return SessionKey(tenant, "pump-7")
 
 
+_STATE = np.linspace(-1, 1, 255, dtype=np.float32).tobytes()
+
+
 def session(step: int = 0, epoch: int = 11, nonce: int = 1, ttl_s: int = 60, model: str = "m") -> bytes:
-    """The record of a session."""
-    state = step.to_bytes(4, "little")
-    return encode(Session(ModelRef(model, "1", b"12345678"), epoch, step, nonce, 1000, ttl_s, state, bytes(8)))
+    """The record of a session, of a size that stores may pack."""
+    state = np.float32(step).tobytes() + _STATE
+    return encode(Session(ModelRef(model, "1", b"12345678"), epoch, step, nonce, 1000, ttl_s, state, bytes(288)))
 
 
 def commit(key: SessionKey, old: bytes, new: bytes) -> Commit:
@@ -77,6 +81,27 @@ async def test_a_name_that_is_taken_stays_with_its_owner(store: StateStore, key:
     await store.create(key, session(epoch=1))
     assert await store.create(key, session(epoch=2)) == session(epoch=1)
     assert await store.load([key]) == [session(epoch=1)]
+
+
+async def test_every_bit_of_a_record_is_kept(store: StateStore, tenant: str) -> None:
+    """Of records of several kinds and models, with numbers as they come and with any that a float32 can be."""
+    draw = np.random.default_rng(0)
+    records = {}
+    for i in range(60):
+        state, outputs = draw.integers(1, 300, 2)
+        floats = draw.standard_normal(state + outputs, np.float32)
+        if i % 3 == 0:
+            floats[draw.integers(0, len(floats), 5)] = np.array([0.0, -0.0, 1e-45, -3e38, 1e-20], np.float32)
+        parts = floats[:state].tobytes(), floats[state:].tobytes()
+        model = ModelRef("m" * int(draw.integers(1, 20)), "1", b"12345678")
+        records[SessionKey(tenant, str(i))] = encode(Session(model, 100 + i, 1, 1, 1000, 60, *parts))
+    for key, old in records.items():
+        await store.create(key, session(epoch=1, model=str(len(old) % 7)))
+    commits = [commit(key, session(epoch=1), new) for key, new in records.items()]
+    assert await store.commit(commits) == [None] * 60
+    assert await store.load(list(records)) == list(records.values())
+    late = [commit(key, session(epoch=1), session(epoch=3)) for key in records]
+    assert await store.commit(late) == [Lost(stored) for stored in records.values()]
 
 
 async def test_loading_keeps_the_order_of_the_keys(store: StateStore, tenant: str) -> None:

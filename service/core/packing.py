@@ -1,0 +1,232 @@
+"""Records as Redis keeps them: packed without losing a bit, where that takes less memory.
+
+A float32 has 32 bits, of which the numbers of one session need fewer: their exponents lie close together. Packed, a
+number has 29. Of eleven numbers, ten stay where they are, each in a word of 32 bits; the eleventh is cut into pieces of
+3 bits, which fill the words of the others. As in `service.core.record`, all is little-endian:
+
+============  =====================================================================================================
+bytes         what
+============  =====================================================================================================
+as there      header and names, but format 2; the lengths are those of the record as it was
+1 per part    for the states and for the outputs, but for none that are empty: bits 0 to 6 top, bit 7 zeros
+4 per word    bits 0 to 27 magnitude, bits 28 to 30 a piece of another number, bit 31 sign
+============  =====================================================================================================
+
+A magnitude is a float32 without its sign, read as an integer, less (top - 15) * 2^24: there is room for numbers whose
+uppermost 7 bits are at most `top` and at least 15 less, a factor of 2^30. Where the bit `zeros` is set, 0 is the number
+zero. A record with numbers that find no room stays as it is. Of F numbers, states before outputs, the last F // 11 are
+cut, turned left by one bit so that the sign is the lowest: the lowest pieces of all of them go into the first F // 11
+words, the next into those behind, and so on.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.core.record import FLOAT_BYTES, FORMAT, FORMAT_AT, HEADER, LENGTHS_SLICE, PACKED
+
+T = TypeVar("T")
+
+Rows = NDArray[np.uint8]
+"""Records of one kind, one in each row: names, states and outputs are as long in one as in all."""
+Mask = NDArray[np.bool_]
+Words = NDArray[np.uint32]
+
+_PACKED = bytes([PACKED])
+_PIECES = 10
+_HIGHEST_TOP, _ZEROS = 127, 128
+_REDIS_BYTES = 6
+"""What Redis puts around a string of 256 bytes to 64 KiB: its header, and a zero behind it."""
+
+
+def _word(n: int) -> Words:
+    """Return a number in the form that numpy takes fastest, which shows where records come singly."""
+    return np.array(n, np.uint32)
+
+
+_MAGNITUDE, _SPARE, _OWN, _UNSIGNED = (_word(n) for n in (0x0FFF_FFFF, 0x7000_0000, 0x8FFF_FFFF, 0x7FFF_FFFF))
+_ONE, _TOPS_BELOW, _TOP_AT, _SIGN_AT = (_word(n) for n in (1, 15, 24, 31))
+_TO_SPARE = np.arange(28, -2, -3, dtype=np.uint32)[:, None]
+"""By how many bits each piece of a number is moved to where it is kept."""
+_ALL = np.array([True])
+
+
+def pack(records: Sequence[bytes]) -> list[bytes]:
+    """Return plain records packed, each that fits and that takes less memory so; the others as they are."""
+    return _by_kind(records, pack_rows)
+
+
+def unpack(values: Sequence[T]) -> list[T | bytes]:
+    """Return packed records as they were before, and all else, be it damaged or no record, as it is."""
+    found: list[T | bytes] = list(values)
+    places = [
+        i for i, value in enumerate(values) if isinstance(value, bytes) and value[FORMAT_AT : FORMAT_AT + 1] == _PACKED
+    ]
+    if places:
+        records = _by_kind([cast("bytes", values[i]) for i in places], unpack_rows)
+        for i, record in zip(places, records, strict=True):
+            found[i] = record
+    return found
+
+
+def pack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
+    """Pack plain records of one kind. Returns them packed and which of them fitted, or None where it gains nothing.
+
+    The mask is as long as the records are many, or of one entry that holds for all.
+    """
+    packing = _packing_of(rows, packed=False)
+    return packing.pack(rows) if packing and packing.gains else None
+
+
+def unpack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
+    """Unpack records of one kind. Returns what `pack_rows` does, or None where they are not as long as packed ones."""
+    packing = _packing_of(rows, packed=True)
+    return (packing.unpack(rows), _ALL) if packing else None
+
+
+def _by_kind(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask] | None]) -> list[bytes]:
+    """Return records changed, where they can be."""
+    if len(set(map(len, records))) <= 1 and len({record[LENGTHS_SLICE] for record in records}) <= 1:
+        return _changed(records, change)  # nearly always
+    kinds = [(len(record), record[LENGTHS_SLICE]) for record in records]
+    found = list(records)
+    for kind in set(kinds):
+        same = [i for i, each in enumerate(kinds) if each == kind]
+        for i, record in zip(same, _changed([records[i] for i in same], change), strict=True):
+            found[i] = record
+    return found
+
+
+def _changed(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask] | None]) -> list[bytes]:
+    """Do for records of one kind what `_by_kind` does."""
+    if not records or len(records[0]) < HEADER.size:
+        return list(records)
+    done = change(np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1))
+    if done is None:
+        return list(records)
+    rows, fitted = done
+    whole, size = rows.tobytes(), rows.shape[1]
+    made = [whole[start : start + size] for start in range(0, len(whole), size)]
+    if fitted.all():
+        return made
+    return [new if fits else record for new, record, fits in zip(made, records, fitted.tolist(), strict=True)]
+
+
+def _packing_of(rows: Rows, *, packed: bool) -> "_Packing | None":
+    return _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], packed)
+
+
+class _Packing:
+    """How records of one kind are packed. `gains` tells whether that takes less memory.
+
+    `parts` are the lengths of what is there of states and outputs, in numbers.
+
+    Records of a kind are much alike, and looking for their tops would take a third of the time. So the tops of those
+    last looked at are tried on the next, and what has no room with them shows in the spare bits.
+    """
+
+    def __init__(self, tops_at: int, parts: Sequence[int]) -> None:
+        numbers = sum(parts)
+        self._parts = parts
+        self._starts = np.cumsum([0, *parts[:-1]])
+        self._cut = numbers // (1 + _PIECES)
+        self._words = numbers - self._cut
+        self._carrying = _PIECES * self._cut
+        self._tops_at, self._words_at = tops_at, tops_at + len(parts)
+        self._expect(np.full(len(parts), _HIGHEST_TOP, np.uint32))
+        self._size = tops_at + FLOAT_BYTES * numbers
+        self._packed_size = self._words_at + FLOAT_BYTES * self._words
+        self.gains = _allocated(self._packed_size) < _allocated(self._size)
+
+    def pack(self, rows: Rows) -> tuple[Rows, Mask]:
+        numbers = _words(rows[:, self._tops_at :])
+        tops, bases = self._expected
+        words, fitted = numbers - bases, _ALL
+        # What is taken away is added again, modulo 2^32: any number comes back that leaves the spare bits empty.
+        if np.bitwise_or.reduce(words, axis=None) & _SPARE:
+            tops, words, fitted = self._fit(numbers)
+        cut = words[:, self._words :]
+        pieces = ((cut << _ONE) | (cut >> _SIGN_AT))[:, None] << _TO_SPARE
+        pieces &= _SPARE
+        words[:, : self._carrying] |= pieces.reshape(len(rows), -1)
+        packed = self._with_head(rows, PACKED, self._packed_size)
+        packed[:, self._tops_at : self._words_at] = tops
+        packed[:, self._words_at :] = _bytes(words[:, : self._words])
+        return packed, fitted
+
+    def unpack(self, rows: Rows) -> Rows:
+        words = _words(rows[:, self._words_at :])
+        tops = rows[:, self._tops_at : self._words_at]
+        pieces = words[:, : self._carrying].reshape(-1, _PIECES, self._cut) & _SPARE
+        pieces >>= _TO_SPARE
+        cut = np.bitwise_or.reduce(pieces, axis=1)
+        numbers = np.empty((len(rows), self._words + self._cut), np.uint32)
+        np.bitwise_and(words, _OWN, out=numbers[:, : self._words])
+        np.bitwise_or(cut >> _ONE, cut << _SIGN_AT, out=numbers[:, self._words :])
+        bases = self._bases((tops & _HIGHEST_TOP).astype(np.uint32))
+        if (with_zeros := tops >= _ZEROS).any():
+            bases[((numbers & _MAGNITUDE) == 0) & np.repeat(with_zeros, self._parts, axis=1)] = 0
+        numbers += bases
+        record = self._with_head(rows, FORMAT, self._size)
+        record[:, self._tops_at :] = _bytes(numbers)
+        return record
+
+    def _fit(self, numbers: Words) -> tuple[Words, Words, Mask]:
+        """Return the tops that are each record's own, its words, and whether all of its numbers have room in them."""
+        unsigned = numbers & _UNSIGNED
+        tops = np.maximum.reduceat(unsigned, self._starts, axis=1) >> _TOP_AT
+        self._expect(tops.max(axis=0))
+        words = numbers - self._bases(tops)
+        zero = unsigned == 0
+        words[zero] = numbers[zero]
+        no_room = ((words & _SPARE) != 0) | ((words & _MAGNITUDE) == 0)
+        return tops | _word(_ZEROS), words, ~(no_room & ~zero).any(axis=1)
+
+    def _expect(self, tops: Words) -> None:
+        self._expected = tops, self._bases(tops)
+
+    def _bases(self, tops: Words) -> Words:
+        """Return for each number what is taken from it; below zero, it wraps round as does what it is taken from."""
+        return np.repeat((tops - _TOPS_BELOW) << _TOP_AT, self._parts, axis=-1)
+
+    def _with_head(self, rows: Rows, form: int, size: int) -> Rows:
+        """Return records of this format and size, in which nothing stands yet behind the names."""
+        made = np.empty((len(rows), size), np.uint8)
+        made[:, : self._tops_at] = rows[:, : self._tops_at]
+        made[:, FORMAT_AT] = form
+        return made
+
+
+@lru_cache
+def _remembered(lengths: bytes, size: int, packed: bool) -> _Packing | None:
+    """Return how records of this size with these lengths in their headers are packed; None where they cannot be."""
+    name_n, version_n, *in_bytes = struct.unpack("<BBII", lengths)
+    parts = [part // FLOAT_BYTES for part in in_bytes if part]
+    numbers = sum(parts)
+    floats_at = HEADER.size + name_n + version_n
+    # Before anything is made of them: damaged lengths may be those of gigabytes.
+    right = floats_at + FLOAT_BYTES * numbers
+    if packed:
+        right += len(parts) - FLOAT_BYTES * (numbers // (1 + _PIECES))
+    if not parts or size != right or any(part % FLOAT_BYTES for part in in_bytes):
+        return None
+    return _Packing(floats_at, parts)
+
+
+def _allocated(size: int) -> int:
+    """Return what Redis' allocator, jemalloc, gives a value: it has four sizes to each doubling."""
+    needed = size + _REDIS_BYTES
+    spacing = 1 << max((needed - 1).bit_length() - 3, 4)
+    return -(-needed // spacing) * spacing
+
+
+def _words(rows: Rows) -> Words:
+    return np.ascontiguousarray(rows).view("<u4").astype(np.uint32, copy=False)
+
+
+def _bytes(words: Words) -> Rows:
+    return words.astype("<u4", copy=False).view(np.uint8)
