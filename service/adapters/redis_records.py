@@ -63,17 +63,27 @@ def commit_bulks(commits: Sequence[Commit], values: Sequence[bytes]) -> list[byt
 
 
 def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
-    """Return the keys and arguments of commit.lua for writes that lie side by side: one matrix, where they are alike."""
+    """Return what `commit_bulks` does, for writes that lie side by side: where they are alike, so do the arguments."""
     values = _alike(writes)
     if values is None:
         return commit_bulks(writes, commit_values(writes))
-    head, tail = _value_head(values.shape[1]), _ttl_tail(ttl_s_of(writes.records[0].tobytes()))
-    parts = [_VERSION_HEAD, writes.versions, head, values, tail]
-    ends = np.cumsum([part.shape[1] if isinstance(part, np.ndarray) else len(part) for part in parts]).tolist()
+    ttl_s = ttl_s_of(writes.records[0].tobytes())
+    parts = [
+        _bytes(_VERSION_HEAD),
+        writes.versions,
+        _bytes(_value_head(values.shape[1])),
+        values,
+        _bytes(_ttl_tail(ttl_s)),
+    ]
+    ends = np.cumsum([part.shape[-1] for part in parts]).tolist()
     arguments = np.empty((len(writes), ends[-1]), np.uint8)
     for part, start, end in zip(parts, [0, *ends], ends, strict=False):
-        arguments[:, start:end] = part if isinstance(part, np.ndarray) else np.frombuffer(part, np.uint8)
+        arguments[:, start:end] = part
     return [*map(key_bulk, writes.keys), arguments.data]
+
+
+def _bytes(text: bytes) -> Rows:
+    return np.frombuffer(text, np.uint8)
 
 
 def _alike(writes: Writes) -> Rows | None:
