@@ -96,7 +96,7 @@ class Entrance:
 
     def admit(self, tenant: str) -> bool:
         """Return whether a tenant's next step may be submitted now, by somebody who was let in or because of room."""
-        if self._coming_of[tenant]:
+        if self._coming and self._coming_of[tenant]:
             self._coming_of[tenant] -= 1
             self._coming -= 1
             return True

@@ -73,20 +73,22 @@ class HttpProtocol(BoundedProtocol):
         """There is room in the engine, see `service.entrance.Asker`."""
         kept, further = self._let_go()
         super().data_received(kept)
-        if further:
+        if further and not self.transport.is_closing():
             self.flow.resume_reading()
             super().data_received(further)
 
     def turn_away(self, refusal: Overloaded) -> None:
         """Answer what is kept with a refusal; where it may be more than a step, the application is to do that."""
         kept, further = self._let_go()
+        if self.transport.is_closing():
+            return
         if not is_plain_step(kept):
             super().data_received(kept)
         else:
             self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]  # whole, no body follows
             again = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             self.timeout_keep_alive_task = again
-        if further:
+        if further and not self.transport.is_closing():
             self.flow.resume_reading()
             self.data_received(further)
 
