@@ -1,6 +1,5 @@
 """The composition root: which adapters the engine gets, and which routes the world gets."""
 
-import gc
 import multiprocessing
 import shutil
 import signal
@@ -34,6 +33,7 @@ from service.beside import beside
 from service.core.rate import rate_limit
 from service.drain import Drain
 from service.engine import Engine
+from service.memory import keep_what_is_freed, spare_the_collector
 from service.quotas import Quota
 from service.rates import Rates
 from service.sessions import Sessions
@@ -61,7 +61,8 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
             services = await _services(settings, stack, shared)
             if services.authenticator is not None:
                 await stack.enter_async_context(watched(services, services.authenticator))
-            _spare_the_collector()
+            spare_the_collector()
+            keep_what_is_freed()
             stack.enter_context(Drain(services, settings.drain_timeout_s))
             if on_ready is not None:
                 await on_ready(services)
@@ -125,17 +126,6 @@ def _end_with(parent: BaseProcess, shared: Path) -> None:
     parent.join()
     shutil.rmtree(shared, ignore_errors=True)
     signal.raise_signal(signal.SIGTERM)
-
-
-def _spare_the_collector() -> None:
-    """Let garbage collection look at what matters, and rarely.
-
-    What has been made until now lives as long as the process. A step makes no cycles, but enough objects to set off a
-    collection every few batches at Python's own thresholds: a tenth of its processor time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
 
 
 async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:

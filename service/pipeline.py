@@ -4,14 +4,15 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.abreast import Sheet, line_up
+from service.abreast import Abreast, Sheet, line_up
 from service.core.cache import RecordCache
 from service.core.columns import Columns, Floats, Layout, Rows
 from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown
@@ -19,7 +20,7 @@ from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
 from service.core.turn import Turn
 from service.frame import frames
 from service.pending import Pending, Run, StepBatch, StepTurn, refuse
-from service.planner import Planner, not_found
+from service.planner import Groups, Planner, not_found
 from service.ran import Ran, RanSheet, RanTurns
 
 _Run = Callable[[], Awaitable[Ran | None]]
@@ -58,8 +59,7 @@ class Pipeline:
         if submitted:
             self._observer.stage("queue", self._clock() - min(submitted))
         again: list[StepTurn] = []
-        runs, unread = self._plan(batch, again)
-        work = [asyncio.create_task(self._read_and_run(unread[rows], again)) for rows in _parts(len(unread))]
+        runs, work = self._plan(batch, again)
         try:
             for run in runs:
                 if work:
@@ -93,23 +93,32 @@ class Pipeline:
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
 
-    def _plan(self, batch: StepBatch, again: list[StepTurn]) -> tuple[list[_Run], list[StepTurn]]:
-        """Return the runs that a batch needs, and the turns that have to be read first."""
+    def _plan(self, batch: StepBatch, again: list[StepTurn]) -> tuple[list[_Run], list[asyncio.Task[None]]]:
+        """Return the runs that a batch needs. What has to be read first is on its way then."""
         runs: list[_Run] = []
+        work: list[Coroutine[Any, Any, None]] = []
         lined, turns = line_up(batch)
         groups, unread = self._planner.plan(turns)
+        work += [self._read_turns(unread[rows], again) for rows in _parts(len(unread))]
         for abreast in lined:
             for rows in _parts(len(abreast)):
-                planned, others = self._planner.plan_abreast(abreast[rows])
+                planned, missing = self._planner.plan_abreast(abreast[rows])
                 runs += [partial(self._run_sheet, sheet, again) for sheet in planned]
-                unread += others
+                if missing:
+                    work.append(self._read_abreast(missing, again))
         for (layout, _), group in groups.items():
             runs += [partial(self._run_turns, layout, group[rows], again) for rows in _parts(len(group))]
-        return runs, unread
+        return runs, [asyncio.create_task(each) for each in work]
 
-    async def _read_and_run(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
-        groups = await self._planner.read(turns)
-        ran = [await self._run_turns(layout, group, again) for (layout, _), group in groups.items()]
+    async def _read_turns(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
+        await self._run_read([], await self._planner.read(turns), again)
+
+    async def _read_abreast(self, abreast: Abreast, again: list[StepTurn]) -> None:
+        await self._run_read(*await self._planner.read_abreast(abreast), again)
+
+    async def _run_read(self, planned: Sequence[Sheet], groups: Groups, again: list[StepTurn]) -> None:
+        ran = [await self._run_sheet(sheet, again) for sheet in planned]
+        ran += [await self._run_turns(layout, group, again) for (layout, _), group in groups.items()]
         await asyncio.gather(*(self._commit(each, again) for each in ran))
 
     async def _run_turns(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> Ran | None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from service.abreast import Abreast, Sheet, sheets
 from service.core import record as records
@@ -47,39 +48,65 @@ class Planner:
         self._observer.cache(len(turns) - len(unread), len(unread))
         return groups, unread
 
-    def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], list[StepTurn]]:
-        """Return what to run of these, and the turns of those that have to be read first. See `plan`."""
+    def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], Abreast]:
+        """Return what to run of these, and those that have to be read first. See `plan`."""
         planned, others = sheets(abreast, self._cache)
         self._observer.cache(len(abreast) - len(others), len(others))
-        return planned, abreast.turns(others)
+        return planned, abreast.pick(others)
 
     async def read(self, turns: Sequence[StepTurn]) -> Groups:
         """Read turns' records and return what to run. The steps that need no run are answered, or refused."""
         groups: Groups = defaultdict(list)
+        loaded = await self._load([turn.key for turn in turns])
+        for turn, record in zip(turns, loaded, strict=True):
+            self._plan_read(turn, record, groups)
+        return groups
+
+    async def read_abreast(self, abreast: Abreast) -> tuple[list[Sheet], Groups]:
+        """Do what `read` does for timesteps side by side; those that leave the columns are in the groups."""
+        groups: Groups = defaultdict(list)
+        loaded = await self._load(abreast.keys)
+        self._put(abreast.keys, loaded)
+        planned, others = sheets(abreast, self._cache)
+        for turn, i in zip(abreast.turns(others), others, strict=True):
+            self._plan_read(turn, loaded[i], groups)
+        return planned, groups
+
+    async def _load(self, keys: Sequence[SessionKey]) -> Sequence[bytes | ConveyorError | None]:
         started = self._clock()
         try:
-            loaded = await self._store.load([turn.key for turn in turns])
+            loaded = await self._store.load(keys)
         except ConveyorError as error:
-            for turn in turns:
-                self._refuse(turn.steps, error)
-            return groups
+            return [error] * len(keys)
         self._observer.stage("read", self._clock() - started)
-        finite = records.all_finite([record for record in loaded if isinstance(record, bytes)])
-        for turn, record in zip(turns, loaded, strict=True):
-            try:
-                if isinstance(record, ConveyorError):
-                    raise record
-                if record is None:
-                    raise not_found(turn.key)
-                layout = self._layout(record)
-                if not finite:
-                    records.decode(record)  # raises, where it is this one
-                self._cache.put(turn.key, record, layout)
-                self._plan_turn(turn, record, layout, groups)
-            except ConveyorError as error:
-                self._cache.drop(turn.key)
-                self._refuse(turn.steps, error)
-        return groups
+        return loaded
+
+    def _put(self, keys: Sequence[SessionKey], loaded: Sequence[bytes | ConveyorError | None]) -> None:
+        """Put records that were read into the cache, those of known models that have had a timestep."""
+        rows_of: defaultdict[Layout, list[int]] = defaultdict(list)
+        for i, record in enumerate(loaded):
+            if isinstance(record, bytes):
+                layout = self._layouts.get(records.kind_of(record))
+                if layout is not None and len(record) == layout.size:
+                    rows_of[layout].append(i)
+        for layout, rows in rows_of.items():
+            found = layout.rows([cast("bytes", loaded[i]) for i in rows])
+            if layout.finite(found):  # otherwise `_plan_read` finds out whose is not
+                self._cache.put_rows([keys[i] for i in rows], layout, found)
+
+    def _plan_read(self, turn: StepTurn, record: bytes | ConveyorError | None, groups: Groups) -> None:
+        try:
+            if isinstance(record, ConveyorError):
+                raise record
+            if record is None:
+                raise not_found(turn.key)
+            layout = self._layout(record)
+            records.decode(record)  # raises, where it holds what is no number
+            self._cache.put(turn.key, record, layout)
+            self._plan_turn(turn, record, layout, groups)
+        except ConveyorError as error:
+            self._cache.drop(turn.key)
+            self._refuse(turn.steps, error)
 
     def remember(self, key: SessionKey, record: bytes) -> None:
         """Keep a record that a commit brought back, unless it has to be looked at by `read` first."""

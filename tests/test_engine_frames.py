@@ -159,6 +159,31 @@ async def test_models_of_one_width_share_a_frame(store: CountingStore, tmp_path:
     await engine.close()
 
 
+async def test_sessions_that_are_read_go_side_by_side(store: CountingStore, models: ModelRepository) -> None:
+    """After a restart nothing is remembered: one read for all, and a broken record is one session's."""
+    first, then = (Engine(store, models, PrometheusObserver(), max_batch=8) for _ in range(2))
+    await create(Sessions(store, models, first, default_ttl_s=60, max_ttl_s=600, max_history=100))
+    for _ in range(2):
+        await ended(submitted(first, KEYS))
+    await first.close()
+    assert codes(await ended(submitted(then, KEYS[:1]))) == [3]  # from here on, the model's layout is known
+    (record,) = await store.load([KEYS[5]])
+    await store.delete(KEYS[5])
+    await store.create(KEYS[5], record[:-4] + np.float32(np.nan).tobytes())
+    await store.delete(KEYS[6])
+    store.loads.clear()
+    outcomes = await ended(submitted(then, KEYS, [3, 3, 4, 3, 2, 3, 3, 3]))
+    assert codes(outcomes) == [3, 3, "step_gap", 3, 2, "invalid_record", "session_not_found", 3]
+    assert [outcome.replayed for outcome in outcomes if isinstance(outcome, Result)] == [
+        True,
+        *[False] * 2,
+        True,
+        False,
+    ]
+    assert store.loads == [8]
+    await then.close()
+
+
 async def test_a_store_that_fails_is_told_to_all_and_nothing_advances(
     engine: Engine, sessions: Sessions, store: CountingStore
 ) -> None:

@@ -56,8 +56,7 @@ class RecordCache:
 
     def put(self, key: SessionKey, record: bytes, layout: Layout) -> None:
         """Keep a record that fits its layout."""
-        row = np.frombuffer(layout.filled(record), np.uint8)
-        self.put_rows([key], layout, row[None])
+        self.put_rows([key], layout, layout.rows([record]))
 
     def drop(self, key: SessionKey) -> None:
         if (place := self._places.pop(key, None)) is not None:

@@ -33,7 +33,7 @@ class Layout:
         self.pack = struct.Struct(f"{spec.width}f").pack
         state_at = HEADER.size + len(ref.name.encode()) + len(ref.version.encode())
         outputs_at = state_at + FLOAT_BYTES * spec.state_size
-        self._size_before = outputs_at
+        self._numbers_at, self._size_before = state_at, outputs_at
         self.size = outputs_at + FLOAT_BYTES * spec.output_size
         self.fields = np.dtype(
             {
@@ -62,6 +62,15 @@ class Layout:
     def trimmed(self, record: bytes) -> bytes:
         """Undo `filled`."""
         return record if step_of(record) else record[: self._size_before]
+
+    def rows(self, records: Sequence[bytes]) -> Rows:
+        """Return records that fit as rows, which may be changed; one without outputs has zeros there."""
+        whole = bytearray().join([self.filled(record) for record in records])
+        return np.frombuffer(whole, np.uint8).reshape(len(records), self.size)
+
+    def finite(self, rows: Rows) -> bool:
+        """Return whether all numbers of states and outputs are finite."""
+        return bool(np.isfinite(np.ascontiguousarray(rows[:, self._numbers_at :]).view("<f4")).all())
 
     def require(self, session: Session) -> None:
         """Raise `InvalidRecord` unless the session has the lengths that its model asks for."""
@@ -92,8 +101,7 @@ class Columns:
     @classmethod
     def of(cls, layout: Layout, records: Sequence[bytes]) -> Self:
         """Make columns of records that fit the layout."""
-        whole = bytearray().join([layout.filled(record) for record in records])
-        return cls(layout, np.frombuffer(whole, np.uint8).reshape(len(records), layout.size))
+        return cls(layout, layout.rows(records))
 
     def pick(self, rows: Sequence[int]) -> "Columns":
         """Return the columns of some of these records, as they are now."""

@@ -25,7 +25,6 @@ offset  bytes  what
 
 import struct
 import sys
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -85,12 +84,6 @@ def kind_of(record: bytes) -> bytes:
     if len(record) < HEADER.size:
         return b""
     return record[:4] + record[40:50] + record[HEADER.size : HEADER.size + record[48] + record[49]]
-
-
-def all_finite(records: Iterable[bytes]) -> bool:
-    """Return whether all numbers in these records are finite, as far as their headers tell the truth."""
-    floats = b"".join([record[HEADER.size + record[48] + record[49] :] for record in records if len(record) > 49])
-    return len(floats) % FLOAT_BYTES == 0 and bool(np.isfinite(np.frombuffer(floats, "<f4")).all())
 
 
 def decode(record: bytes) -> Session:
