@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -170,15 +171,16 @@ async def test_clients_that_leave_while_their_requests_wait_leave_nothing_behind
         for attempt in range(20):
             ends = [await asyncio.open_connection("127.0.0.1", busy.port) for _ in range(20)]
             for _, writer in ends:
-                writer.write(plain_step(name) * (1 + attempt % 2))
+                writer.write(plain_step(name))
             await asyncio.sleep(0.005)
             for _, writer in ends:
                 if attempt % 4 < 2:
                     writer.transport.abort()
                 else:
                     writer.write_eof()
-            for reader, writer in ends if attempt % 4 >= 2 else ():
-                await asyncio.wait_for(reader.read(), 30)
+            for reader, writer in ends:
+                with suppress(ConnectionError):  # what was not read any more
+                    await asyncio.wait_for(reader.read(), 30)
                 writer.close()
         answers = await answers_of_one_connection(busy, plain_step(name), 20)
     assert {status.split()[1] for status, _ in answers} <= {b"200", b"429"}
