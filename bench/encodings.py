@@ -18,6 +18,7 @@ class Encoding(NamedTuple):
     `marker` stands in an answer once for each step that was taken.
     """
 
+    media_type: str
     subprotocol: str | None
     frame: WSMsgType
     marker: bytes
@@ -42,6 +43,7 @@ def _array(tensor: Any) -> NDArray[np.float64]:
 
 ENCODINGS: dict[EncodingName, Encoding] = {
     "json": Encoding(
+        media_type="application/json",
         subprotocol=None,
         frame=WSMsgType.TEXT,
         marker=b'"outputs"',
@@ -51,6 +53,7 @@ ENCODINGS: dict[EncodingName, Encoding] = {
         outputs=lambda numbers: np.array(numbers, np.float64),
     ),
     "msgpack": Encoding(
+        media_type="application/msgpack",
         subprotocol="conveyor.v1.msgpack",
         frame=WSMsgType.BINARY,
         marker=msgspec.msgpack.encode("outputs"),

@@ -60,6 +60,9 @@ COMPARISONS = (
     ),
     Comparison("POST /v1/steps of 256 / commit script", _conveyor("batch-256"), ("alone-256", REDIS), Goal(0.5, 0.8)),
     Comparison("the same, 2 connections", _conveyor("batch-256x2"), ("alone-256", REDIS), Goal(0.5, 0.8)),
+    Comparison(
+        "the same, msgpack, 2 connections", _conveyor("batch-256x2-msgpack"), ("alone-256", REDIS), Goal(0.5, 0.8)
+    ),
     Comparison("A chunk of 512 / single steps, one socket", _conveyor("ws-chunk-512"), _conveyor("ws-1"), Goal(40, 80)),
     Comparison(
         "1,000,000 live sessions / 1,000", _conveyor("sessions-1000000"), _conveyor("sessions-1000"), Goal(0.9, 1.0)

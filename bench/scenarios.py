@@ -65,6 +65,14 @@ SCENARIOS = (
     _frames("frame-256x2-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack, 2 in flight", in_flight=2),
     Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256),
     Scenario("batch-256x2", "POST /v1/steps, 256 sessions a call, 2 connections", "http", 2, sessions=256),
+    Scenario(
+        "batch-256x2-msgpack",
+        "POST /v1/steps, 256 sessions a call, msgpack, 2 connections",
+        "http",
+        2,
+        sessions=256,
+        encoding="msgpack",
+    ),
     Scenario("chunk-512", "REST, 512 timesteps a chunk", "http", 1, timesteps=512),
     Scenario("ws-chunk-512", "WebSocket, 512 timesteps a chunk", "websocket", 1, timesteps=512),
 )

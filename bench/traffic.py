@@ -46,7 +46,11 @@ def senders(scenario: Scenario, prefix: str, rows: Sequence[Row]) -> list[Sender
         ids = [session_id(prefix, session) for session in sessions]
         path = _path(scenario, ids[0])
         bodies = [_body(scenario, prefix, rows, sessions, message) for message in range(len(rows))]
-        messages = [request(path, body) for body in bodies] if scenario.wire == "http" else bodies
+        messages = (
+            [request(path, body, ENCODINGS[scenario.encoding].media_type) for body in bodies]
+            if scenario.wire == "http"
+            else bodies
+        )
         made.append(Sender(path, ids, messages))
     return made
 
@@ -96,9 +100,10 @@ def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequen
 
 
 def request(path: str, body: bytes, content_type: str = "application/json", further: str = "") -> bytes:
-    """Return a POST request. `further` headers end in CR LF each."""
+    """Return a POST request that wants its answer in the body's own type. `further` headers end in CR LF each."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{further}"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+        f"Accept: {content_type}\r\n{further}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

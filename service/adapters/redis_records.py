@@ -7,6 +7,7 @@ same, so what is read there may be read of either.
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ HASH_TAGS = 256
 
 WRITTEN = 1
 _MISSING = 0
+
+_FEWEST = 6
+"""Writes from which on one matrix of all arguments costs less than a list of them."""
 
 
 def tag_of(key: SessionKey) -> int:
@@ -67,19 +71,19 @@ def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
     values = _alike(writes)
     if values is None:
         return commit_bulks(writes, commit_values(writes))
-    ttl_s = ttl_s_of(writes.records[0].tobytes())
-    parts = [
-        _bytes(_VERSION_HEAD),
-        writes.versions,
-        _bytes(_value_head(values.shape[1])),
-        values,
-        _bytes(_ttl_tail(ttl_s)),
-    ]
-    ends = np.cumsum([part.shape[-1] for part in parts]).tolist()
+    head, tail = _value_head(values.shape[1]), _ttl_tail(ttl_s_of(writes.records[0].tobytes()))
+    bulks: list[bytes | memoryview] = [key_bulk(key) for key in writes.keys]
+    if len(writes) < _FEWEST:
+        for version, value in zip(writes.versions, values, strict=True):
+            bulks += (_VERSION_HEAD, version.tobytes(), head, value.tobytes(), tail)
+        return bulks
+    parts = [_bytes(_VERSION_HEAD), writes.versions, _bytes(head), values, _bytes(tail)]
+    ends = list(accumulate(part.shape[-1] for part in parts))
     arguments = np.empty((len(writes), ends[-1]), np.uint8)
     for part, start, end in zip(parts, [0, *ends], ends, strict=False):
         arguments[:, start:end] = part
-    return [*map(key_bulk, writes.keys), arguments.data]
+    bulks.append(arguments.data)
+    return bulks
 
 
 def _bytes(text: bytes) -> Rows:
@@ -89,7 +93,7 @@ def _bytes(text: bytes) -> Rows:
 def _alike(writes: Writes) -> Rows | None:
     """Return the records as Redis is to hold them, or None where they are of several lengths or times to live."""
     lives = writes.records[:, TTL_SLICE]
-    if (lives != lives[0]).any():
+    if len(writes) > 1 and (lives != lives[0]).any():
         return None
     packed = pack_rows(writes.records)
     if packed is None:
