@@ -125,6 +125,8 @@ class Sheet(NamedTuple):
 
 def line_up(batch: StepBatch) -> tuple[list[Abreast], list[StepTurn]]:
     """Part a batch into what can go side by side, and turns."""
+    if batch.sessions < FEWEST:
+        return [], batch.turns + [turn for part in batch.parts for turn in part.turns()]
     by_width: defaultdict[int, list[Abreast]] = defaultdict(list)
     for frame, part in frames(batch):
         rows = slice(part.start, part.stop)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from service.abreast import FEWEST
 from service.api.dependencies import Limits
 from service.api.messages import Addressed, Rows, rest_answer, rest_answers, rest_error, single_timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
@@ -47,7 +48,7 @@ def _submit_frame(
     limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed]
 ) -> Frame | None:
     """Submit steps as a frame, where each is one timestep of another session, and there is room for all."""
-    if len(steps) < 2 or Malformed in set(map(type, steps)):
+    if len(steps) < FEWEST or Malformed in set(map(type, steps)):
         return None
     plain = cast("Sequence[Addressed]", steps)
     if {step.outputs for step in plain} != {"last"}:

@@ -256,7 +256,7 @@ class BatchFormer(Generic[K, S]):
                 self._take_part(entry, most, now, batch)
                 if entry.taken < len(entry):
                     ready.appendleft(entry)
-            elif steps := self._next_steps(self._lines[entry], now, batch.expired):
+            elif steps := self._next_steps(self._lines[entry], batch.lane, now, batch.expired):
                 batch.turns.append(Turn(entry, steps))
                 batch.sessions += 1
             else:
@@ -280,7 +280,7 @@ class BatchFormer(Generic[K, S]):
             batch.parts.append(part)
             batch.sessions += len(part)
 
-    def _next_steps(self, line: list[S | Group[K, S]], now: float, expired: list[S]) -> list[S]:
+    def _next_steps(self, line: list[S | Group[K, S]], lane: Lane, now: float, expired: list[S]) -> list[S]:
         taken: list[S] = []
         length = gone = 0
         for step in line:
@@ -290,6 +290,8 @@ class BatchFormer(Generic[K, S]):
                 expired.append(step)
             elif taken and (length + step.length > self._max_turn or step.alone or taken[0].alone):
                 break
+            elif not taken and self._lane(step) is not lane:
+                break  # behind some that are too late
             else:
                 taken.append(step)
                 length += step.length

@@ -80,6 +80,10 @@ class Part(Generic[K, S]):
         """Take the part to pieces, see `Group.step`."""
         return map(self.group.step, range(self.start, self.stop))
 
+    def turns(self) -> Iterator[Turn[K, S]]:
+        """Return the pieces as turns."""
+        return (Turn(key, [step]) for key, step in zip(self.keys, self.steps(), strict=True))
+
 
 @dataclass(slots=True)
 class Batch(Generic[K, S]):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.core.batch import BatchFormer
+from service.core.turn import Lane
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,19 @@ def test_a_long_chunk_does_not_hold_up_single_steps() -> None:
     assert second is not None
     assert {first.turns[0].key, second.turns[0].key} == {"chunk", "single"}
     assert former.take(0.0) is None
+
+
+def test_a_long_chunk_behind_a_step_that_is_too_late_keeps_to_its_lane() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=4, long_turn=8)
+    former.add("a", Step(1, deadline=1.0))
+    former.add("a", Step(2, length=100))
+    late = former.take(2.0)
+    assert late is not None
+    assert ([step.number for step in late.expired], late.turns) == ([1], [])
+    former.done(late)
+    chunk = former.take(2.0)
+    assert chunk is not None
+    assert (chunk.lane, [step.number for step in chunk.turns[0].steps]) == (Lane.LONG, [2])
 
 
 def test_what_is_abandoned_is_handed_over_and_gone() -> None:
