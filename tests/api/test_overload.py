@@ -272,7 +272,7 @@ async def test_a_socket_of_one_session_is_read_when_there_is_room(busy: Conveyor
 
 async def test_a_client_that_leaves_while_it_waits_for_room_leaves_nothing_behind(busy: ConveyorServer) -> None:
     for name in await opened(busy, 10):
-        async with connect(f"{busy.ws_url}/v1/sessions/{name}/stream") as socket:
+        async with connect(f"{busy.ws_url}/v1/sessions/{name}/stream", close_timeout=0.2) as socket:
             await socket.recv()
             for i in range(SENT):
                 await socket.send(orjson.dumps({"x": reading(0, i)}))
