@@ -176,6 +176,7 @@ class Engine:
                 self._refuse_rest(batch, self._shutting_down())
                 refuse(batch.expired, self._shutting_down(), self._observer)
             refuse(self._former.abandon(), self._shutting_down(), self._observer)
+            self._entrance.open()  # for those who came meanwhile
         self._pipeline.close()
 
     @staticmethod

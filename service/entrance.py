@@ -132,8 +132,9 @@ class Entrance:
 
     def open(self) -> None:
         """Let in everybody who waits."""
-        while (found := self._lobby.next(lambda _: True)) is not None:
-            found[1].let_in()
+        for _ in range(len(self._lobby)):  # once each, if they wait again
+            if (found := self._lobby.next(lambda _: True)) is not None:
+                found[1].let_in()
 
     def refuse(self) -> Overloaded:
         """Return why a step is refused, and count it. Many steps may get the same error."""

@@ -119,7 +119,10 @@ class Pipeline:
     async def _run_read(self, planned: Sequence[Sheet], groups: Groups, again: list[StepTurn]) -> None:
         ran = [await self._run_sheet(sheet, again) for sheet in planned]
         ran += [await self._run_turns(layout, group, again) for (layout, _), group in groups.items()]
-        await asyncio.gather(*(self._commit(each, again) for each in ran))
+        # All of them, whatever becomes of one: what is still being written may not be refused yet.
+        failures = await asyncio.gather(*(self._commit(each, again) for each in ran), return_exceptions=True)
+        for failure in filter(None, failures):
+            raise failure
 
     async def _run_turns(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> Ran | None:
         """Run turns of one model and one length as one batch.

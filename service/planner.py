@@ -91,7 +91,7 @@ class Planner:
                     rows_of[layout].append(i)
         for layout, rows in rows_of.items():
             found = layout.rows([cast("bytes", loaded[i]) for i in rows])
-            if layout.finite(found):  # otherwise `_plan_read` finds out whose is not
+            if layout.are_sound(found):  # otherwise `_plan_read` finds out whose is not
                 self._cache.put_rows([keys[i] for i in rows], layout, found)
 
     def _plan_read(self, turn: StepTurn, record: bytes | ConveyorError | None, groups: Groups) -> None:

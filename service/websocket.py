@@ -4,6 +4,7 @@ Such a frame is read and written here. The handshake, fragments, pings, the clos
 are the library's, as ever: it is fed whole frames, so that it stands between two of them whenever one is kept from it.
 """
 
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from struct import Struct
@@ -37,6 +38,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._on_message: Callable[[str | bytes], None] | None = None
         self._on_writable: Callable[[], None] | None = None
+        self._early: deque[str | bytes] = deque()  # messages that came before somebody listened
         self._unread = bytearray()
         self._held = False
         self._fragmented = False  # the library has read a part of a message
@@ -60,9 +62,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             event: Any = self.queue.get_nowait()
             if event["type"] == "websocket.receive":
                 text = event.get("text")
-                on_message(event["bytes"] if text is None else text)
+                self._early.append(event["bytes"] if text is None else text)
             else:
                 self.queue.put_nowait(event)
+        self._hand_over_early()
         if self.read_paused and not self._held:
             self.resume()
 
@@ -88,7 +91,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def resume(self) -> None:
         """Hand over what has been read, and only then read more: in place of each message many would come in."""
         self._held = False
-        if self._unread:
+        if self._unread or self._early:
             self.loop.call_soon(self._read_on)
         else:
             self._read_on()
@@ -126,6 +129,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         begun = self.handshake_complete and hasattr(self, "scope")  # the library says the first of all that have ended
         super().connection_lost(exc)
         self._on_message = self._on_writable = None
+        self._early.clear()
         self._unread.clear()  # of a client that left while it was kept waiting
         self.conn.parser.close()
         if begun and self._offered:
@@ -191,7 +195,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.frames = []
         self._on_message(content)
 
+    def _hand_over_early(self) -> None:
+        while self._early and not self._held and self._on_message is not None:
+            self._on_message(self._early.popleft())
+
     def _read_on(self) -> None:
+        self._hand_over_early()
         self._read()
         if not self._held:
             self.read_paused = False
@@ -201,7 +210,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _read(self) -> None:
         """Take frames while there are whole ones and somebody who wants them."""
         unread = self._unread
-        while len(unread) >= 2 and not self._held and self.handshake_complete:
+        while len(unread) >= 2 and not self._held and not self._early and self.handshake_complete:
             length, start = unread[1] & ~_MASKED, 2
             if length > _SHORTEST:
                 start = 4 if length == _TWO_BYTES else 10

@@ -1,7 +1,8 @@
 """Timesteps of many sessions in one message: what becomes of each is what would have become of it by itself."""
 
 import asyncio
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.core.errors import ConveyorError, StoreUnavailable
+from service.core.ports import Commit, Lost
 from service.core.session import Result, SessionKey
 from service.engine import Engine
 from service.frame import Frame
@@ -167,21 +169,58 @@ async def test_sessions_that_are_read_go_side_by_side(store: CountingStore, mode
         await ended(submitted(first, KEYS))
     await first.close()
     assert codes(await ended(submitted(then, KEYS[:1]))) == [3]  # from here on, the model's layout is known
-    (record,) = await store.load([KEYS[5]])
-    await store.delete(KEYS[5])
-    await store.create(KEYS[5], record[:-4] + np.float32(np.nan).tobytes())
+    await tamper(store, KEYS[5], lambda record: record[:-4] + np.float32(np.nan).tobytes())
+    await tamper(store, KEYS[7], lambda record: record[:50] + struct.pack("<I", 9999) + record[54:])  # of a length
     await store.delete(KEYS[6])
     store.loads.clear()
     outcomes = await ended(submitted(then, KEYS, [3, 3, 4, 3, 2, 3, 3, 3]))
-    assert codes(outcomes) == [3, 3, "step_gap", 3, 2, "invalid_record", "session_not_found", 3]
-    assert [outcome.replayed for outcome in outcomes if isinstance(outcome, Result)] == [
-        True,
-        *[False] * 2,
-        True,
-        False,
-    ]
+    assert codes(outcomes) == [3, 3, "step_gap", 3, 2, "invalid_record", "session_not_found", "invalid_record"]
+    replayed = [outcome.replayed for outcome in outcomes if isinstance(outcome, Result)]
+    assert replayed == [True, False, False, True]
     assert store.loads == [8]
     await then.close()
+
+
+async def tamper(store: CountingStore, key: SessionKey, change: Callable[[bytes], bytes]) -> None:
+    (record,) = await store.load([key])
+    assert isinstance(record, bytes)
+    await store.delete(key)
+    await store.create(key, change(record))
+
+
+class Breaking(CountingStore):
+    """Of the commits it is sent, the first one that holds `victim` meets a defect, and all others take a while."""
+
+    victim: SessionKey | None = None
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
+        if self.victim in [commit.key for commit in commits]:
+            self.victim = None
+            raise ZeroDivisionError
+        await asyncio.sleep(0.05)
+        return await super().commit(commits)
+
+
+async def test_a_defect_in_one_write_leaves_the_others_to_end(tmp_path: Path) -> None:
+    save(accumulator(), tmp_path, "sum")
+    save(accumulator(gain=2.0), tmp_path, "twice")
+    models = ModelRepository.load(tmp_path, max_batch=16)
+    store = Breaking()
+    engine = Engine(store, models, PrometheusObserver())
+    sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+    keys = [key(i) for i in range(16)]
+    await create(sessions, keys[::2], "sum")
+    await create(sessions, keys[1::2], "twice")
+    for victim in (None, keys[3]):
+        for each in keys:
+            engine.forget(each)  # so that both models' sessions are read together
+        store.victim = victim
+        frame = engine.submit_frame(keys, np.ones((16, 2)), np.zeros(16, np.uint64))
+        assert frame is not None
+        outcomes = await ended(frame)
+    assert codes(outcomes) == [2, "internal_error"] * 8
+    assert [(await sessions.get(each)).step for each in keys] == [2, 1] * 8
+    await engine.close()
 
 
 async def test_a_store_that_fails_is_told_to_all_and_nothing_advances(

@@ -192,7 +192,10 @@ async def test_who_waits_for_an_engine_that_is_closed_is_told(store: CountingSto
     leaves = Waiting("leaves", told)
     engine.wait("t", leaves)
     engine.leave("t", leaves)
-    await engine.close(timeout_s=0.05)
-    assert told == ["waits"]
+    closing = asyncio.create_task(engine.close(timeout_s=0.1))
+    await until(lambda: told == ["waits"])
+    engine.wait("t", Waiting("comes meanwhile", told))
+    await closing
+    assert told == ["waits", "comes meanwhile"]
     with pytest.raises(ConveyorError):
         await running

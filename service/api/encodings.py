@@ -47,7 +47,14 @@ class Encoding(NamedTuple):
 
 
 def _to_json(answer: Answer) -> bytes:
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(answer, _scalar, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _scalar(array: Any) -> Any:
+    """Return the only number of an output without axes: `orjson` knows it, but not an array of no dimensions."""
+    if isinstance(array, np.ndarray) and array.ndim == 0:
+        return array[()]
+    raise TypeError(f"{type(array).__name__} has no place in a message")
 
 
 def _is_json_array(content: bytes | str) -> bool:
@@ -55,7 +62,7 @@ def _is_json_array(content: bytes | str) -> bool:
 
 
 def _tensor(array: Any) -> dict[str, Any]:
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | np.generic):
         raise TypeError(f"{type(array).__name__} has no place in a message")
     return {"shape": array.shape, "data": array.astype("<f4", copy=False).tobytes()}
 

@@ -188,7 +188,7 @@ def single_timesteps(xs: Sequence[Any], max_width: int) -> Numbers | None:
 def _one_shape(xs: Sequence[Any], max_width: int) -> Numbers | None:
     """Return the numbers of tensors of one timestep, all of the first one's shape, or None where they are not."""
     shape = xs[0].get("shape")
-    if type(shape) is not list or not 0 < shape[-1] <= max_width or shape[:-1] not in ([], [1]):
+    if type(shape) is not list or not shape or not 0 < shape[-1] <= max_width or shape[:-1] not in ([], [1]):
         return None
     try:
         data = [x["data"] for x in xs if x["shape"] == shape and len(x) == len(("shape", "data"))]

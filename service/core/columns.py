@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidRecord
-from service.core.record import CHANGED_AT, FLOAT_BYTES, HEADER, VERSION_SLICE, step_of
+from service.core.record import CHANGED_AT, FLOAT_BYTES, HEADER, LENGTHS, LENGTHS_SLICE, VERSION_SLICE, step_of
 from service.core.session import ModelRef, Session
 from service.core.spec import ModelSpec
 
@@ -34,6 +34,10 @@ class Layout:
         state_at = HEADER.size + len(ref.name.encode()) + len(ref.version.encode())
         outputs_at = state_at + FLOAT_BYTES * spec.state_size
         self._numbers_at, self._size_before = state_at, outputs_at
+        self._lengths, self._lengths_before = (
+            LENGTHS.pack(len(ref.name.encode()), len(ref.version.encode()), FLOAT_BYTES * spec.state_size, outputs_n)
+            for outputs_n in (FLOAT_BYTES * spec.output_size, 0)
+        )
         self.size = outputs_at + FLOAT_BYTES * spec.output_size
         self.fields = np.dtype(
             {
@@ -52,8 +56,10 @@ class Layout:
         )
 
     def fits(self, record: bytes) -> bool:
-        """Return whether a record is as long as it has to be: without outputs before the first timestep."""
-        return len(record) == (self.size if step_of(record) else self._size_before)
+        """Return whether a record has the lengths that it has to have: without outputs before the first timestep."""
+        if step_of(record):
+            return len(record) == self.size and record[LENGTHS_SLICE] == self._lengths
+        return len(record) == self._size_before and record[LENGTHS_SLICE] == self._lengths_before
 
     def filled(self, record: bytes) -> bytes:
         """Return a record with room for outputs where it has none yet."""
@@ -68,9 +74,12 @@ class Layout:
         whole = bytearray().join([self.filled(record) for record in records])
         return np.frombuffer(whole, np.uint8).reshape(len(records), self.size)
 
-    def finite(self, rows: Rows) -> bool:
-        """Return whether all numbers of states and outputs are finite."""
-        return bool(np.isfinite(np.ascontiguousarray(rows[:, self._numbers_at :]).view("<f4")).all())
+    def are_sound(self, rows: Rows) -> bool:
+        """Return whether records of this size, with outputs, have the right lengths and nothing but finite numbers."""
+        right = np.frombuffer(self._lengths, np.uint8)
+        return bool((rows[:, LENGTHS_SLICE] == right).all()) and bool(
+            np.isfinite(np.ascontiguousarray(rows[:, self._numbers_at :]).view("<f4")).all()
+        )
 
     def require(self, session: Session) -> None:
         """Raise `InvalidRecord` unless the session has the lengths that its model asks for."""

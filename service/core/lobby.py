@@ -45,7 +45,7 @@ class _Line(Generic[R, L]):
 
 
 class Lobby(Generic[T, R, L]):
-    """See the module. Nobody is in it twice."""
+    """See the module. Nobody is in it twice: who waits already goes on waiting where they are."""
 
     def __init__(self) -> None:
         self._lines: OrderedDict[T, _Line[R, L]] = OrderedDict()  # the first is the next to have its turn
@@ -57,14 +57,16 @@ class Lobby(Generic[T, R, L]):
 
     def ask(self, tenant: T, who: R) -> None:
         """Let somebody wait who may be refused."""
-        self._line(tenant).refusable[who] = None
+        line = self._line(tenant)
+        self._waiting += who not in line.refusable
+        line.refusable[who] = None
         self._refusable[who] = tenant
-        self._waiting += 1
 
     def wait(self, tenant: T, who: L) -> None:
         """Let somebody wait who may not be refused."""
-        self._line(tenant).lasting[who] = None
-        self._waiting += 1
+        line = self._line(tenant)
+        self._waiting += who not in line.lasting
+        line.lasting[who] = None
 
     def leave(self, tenant: T, who: R | L) -> None:
         """Take somebody out who waits no more, or is not there any longer."""

@@ -85,7 +85,7 @@ def pack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
 def unpack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
     """Unpack records of one kind. Returns what `pack_rows` does, or None where they are not as long as packed ones."""
     packing = _packing_of(rows, packed=True)
-    return (packing.unpack(rows), _ALL) if packing else None
+    return (packing.unpack(rows), _ALL) if packing and packing.gains else None
 
 
 def _by_kind(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask] | None]) -> list[bytes]:

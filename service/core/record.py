@@ -44,6 +44,7 @@ LENGTHS_SLICE = slice(48, 58)
 CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
 """Where in a record the numbers stand that a step changes."""
 
+LENGTHS = struct.Struct("<BBII")
 HEADER = struct.Struct("<3sBQQQQI8sBBII")
 FLOAT_BYTES = 4
 _STEP = struct.Struct("<12xQ")

@@ -122,3 +122,19 @@ def test_rows_of_several_widths_are_refused_by_themselves(ask: Ask, open_session
     answers = ask(steps)
     assert answers[5]["error"]["detail"] == "x has 3 numbers; the model takes 8 per timestep"
     assert [answer.get("step") for answer in answers] == [1] * 5 + [None] + [1] * (SESSIONS - 6)
+
+
+EMPTY = {"shape": [], "data": b""}
+
+
+@pytest.mark.parametrize("bad", [EMPTY, {"shape": [8]}, {"data": bytes(32)}, {"shape": [2, 8], "data": bytes(32)}])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_tensor_that_is_none_fails_by_itself(
+    client: httpx.Client, open_session: OpenSession, bad: dict[str, Any], place: int
+) -> None:
+    steps: list[dict[str, Any]] = [{"session_id": open_session(), "x": tensor(row)} for row in ROWS[:8]]
+    steps[place]["x"] = bad
+    response = client.post("/v1/steps", content=msgspec.msgpack.encode({"steps": steps}), headers=BOTH)
+    results = msgspec.msgpack.decode(response.content)["results"]
+    assert [result.get("step") for result in results] == [None if i == place else 1 for i in range(8)]
+    assert results[place]["error"]["code"] == "invalid_request"

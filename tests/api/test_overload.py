@@ -11,9 +11,12 @@ import httpx
 import orjson
 import pytest
 from websockets.asyncio.client import connect
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as connect_and_wait
 
 from service.core.access import Scope
 from service.http import is_plain_step
+from tests.proxy import Proxy
 from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
 from tests.streaming_client import open_session, reading
@@ -280,3 +283,30 @@ async def test_a_client_that_leaves_while_it_waits_for_room_leaves_nothing_behin
     async with httpx.AsyncClient(base_url=busy.url, timeout=30) as http:
         assert (await http.post(f"/v1/sessions/{name}/steps", json={"x": reading(0, 0)})).json()["step"] == 1
     assert "Traceback" not in busy.output()
+
+
+async def test_what_came_before_the_session_was_there_waits_for_room(redis: RedisServer) -> None:
+    """A client that sends before it has been greeted is read message by message, however many there are by then."""
+    async with Proxy(redis.url) as proxy:
+        server = await asyncio.to_thread(ConveyorServer, redis_url=proxy.url, max_queue=1)
+        with server:
+            names = await opened(server, 3)
+            proxy.delay = lambda: 0.1
+            await asyncio.gather(*(asyncio.to_thread(early, server, name, 8) for name in names))
+            proxy.delay = lambda: 0.0
+            with connect_in_thread(server, names[0]) as socket:
+                greeting = orjson.loads(socket.recv(10))
+            assert greeting["step"] == 8
+
+
+def early(server: ConveyorServer, name: str, count: int) -> None:
+    """Send steps before the session's greeting, which takes a while; expect an answer to each, in their order."""
+    with connect_in_thread(server, name) as socket:
+        for i in range(count):
+            socket.send(orjson.dumps({"x": reading(0, i), "step": i + 1}))
+        answers = [orjson.loads(socket.recv(20)) for _ in range(count + 1)]
+    assert [answer.get("step") for answer in answers] == list(range(count + 1))
+
+
+def connect_in_thread(server: ConveyorServer, name: str) -> ClientConnection:
+    return connect_and_wait(f"{server.ws_url}/v1/sessions/{name}/stream")

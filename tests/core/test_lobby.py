@@ -35,6 +35,16 @@ def test_sockets_are_let_in_in_their_order_and_never_refused() -> None:
     assert all_of(lobby) == ["first", "second", "third"]
 
 
+def test_who_waits_already_is_there_once() -> None:
+    lobby: Lobby[str, str, str] = Lobby()
+    for _ in range(2):
+        lobby.ask("a", "request")
+        lobby.wait("a", "socket")
+    assert len(lobby) == 2
+    assert all_of(lobby) == ["socket", "request"]
+    assert len(lobby) == 0
+
+
 def test_both_kinds_take_turns() -> None:
     lobby: Lobby[str, str, str] = Lobby()
     for number in range(3):

@@ -226,3 +226,11 @@ def test_the_header_is_the_same_in_both_formats() -> None:
     assert value[record.FORMAT_AT + 1 : 66] == whole[record.FORMAT_AT + 1 : 66]
     assert record.step_of(value) == record.step_of(whole)
     assert record.ttl_s_of(value) == record.ttl_s_of(whole)
+
+
+@pytest.mark.parametrize("numbers", [1, 5, 10])
+def test_a_packed_record_of_so_few_numbers_that_none_is_harms_no_others(numbers: int) -> None:
+    plain = made_of(usual(1)[:numbers], state_n=numbers)
+    forged = plain[:3] + bytes([record.PACKED]) + plain[4:66] + bytes(1) + plain[66:]
+    fine = made_of(usual(2))
+    assert unpack([forged, *pack([fine])]) == [forged, fine]
