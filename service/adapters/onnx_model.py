@@ -89,10 +89,17 @@ class OnnxModel:
         self._require_shapes(results, batch, steps)
         count = len(self.spec.outputs)
         outputs = [result.reshape(batch, steps, -1) for result in results[:count]]
-        next_state = np.empty_like(state)
-        for (_, place, _, _, from_graph), result in zip(self._states, results[count:], strict=True):
-            next_state[:, place] = result.transpose(from_graph).reshape(batch, -1)
+        next_state = self._flat(results[count:], batch)
         return outputs[0] if count == 1 else np.concatenate(outputs, axis=-1), next_state
+
+    def _flat(self, results: Any, batch: int) -> Floats:
+        """Return the states that a run gave, laid end to end for each session."""
+        if batch == 1:  # where the batch's axis lies makes no difference then
+            return np.concatenate([result.reshape(1, -1) for result in results], axis=1)
+        flat = np.empty((batch, self.spec.state_size), np.float32)
+        for (_, place, _, _, from_graph), result in zip(self._states, results, strict=True):
+            flat[:, place] = result.transpose(from_graph).reshape(batch, -1)
+        return flat
 
     def _bounded(self, feeds: dict[str, Any]) -> Any:
         """Run a graph that may go round and round, and end it after `MAX_LOOP_S`."""

@@ -38,6 +38,7 @@ Words = NDArray[np.uint32]
 
 _PACKED = bytes([PACKED])
 _PIECES = 10
+_LANE = 32
 _HIGHEST_TOP, _ZEROS = 127, 128
 _REDIS_BYTES = 6
 """What Redis puts around a string of 256 bytes to 64 KiB: its header, and a zero behind it."""
@@ -141,8 +142,12 @@ class _Packing:
         self._size = tops_at + FLOAT_BYTES * numbers
         self._packed_size = self._words_at + FLOAT_BYTES * self._words
         self.gains = _allocated(self._packed_size) < _allocated(self._size)
+        self._all_spare = _lanes(_SPARE, numbers)
+        self._cut_spare, self._cut_ones = _lanes(_SPARE, self._cut), _lanes(_ONE, self._cut)
 
     def pack(self, rows: Rows) -> tuple[Rows, Mask]:
+        if len(rows) == 1 and (one := self._pack_one(rows[0].tobytes())) is not None:
+            return np.frombuffer(one, np.uint8)[None], _ALL
         numbers = _words(rows[:, self._tops_at :])
         tops, bases = self._expected
         words, fitted = numbers - bases, _ALL
@@ -157,6 +162,27 @@ class _Packing:
         packed[:, self._tops_at : self._words_at] = tops
         packed[:, self._words_at :] = _bytes(words[:, : self._words])
         return packed, fitted
+
+    def _pack_one(self, record: bytes) -> bytes | None:
+        """Pack a record with the expected tops, as `pack` does, or return None where its numbers have no room in them.
+
+        All its words are one whole number here, 32 bits for each: a twentieth of the calls, for whoever comes alone. A
+        word that is less than what is taken from it borrows from the next one, and shows that in its spare bits.
+        """
+        if self._base is None:
+            return None
+        numbers = int.from_bytes(record[self._tops_at :], "little") - self._base
+        if numbers < 0 or numbers & self._all_spare:
+            return None
+        bits = _LANE * self._words
+        cut = numbers >> bits
+        words = numbers ^ (cut << bits)
+        signs = (cut >> 31) & self._cut_ones
+        turned = ((cut ^ (signs << 31)) << 1) | signs
+        for i in range(_PIECES):
+            words |= ((turned << (28 - 3 * i)) & self._cut_spare) << (_LANE * self._cut * i)
+        head = record[:FORMAT_AT] + _PACKED + record[FORMAT_AT + 1 : self._tops_at] + self._expected_tops
+        return head + words.to_bytes(FLOAT_BYTES * self._words, "little")
 
     def unpack(self, rows: Rows) -> Rows:
         words = _words(rows[:, self._words_at :])
@@ -187,7 +213,11 @@ class _Packing:
         return tops | _word(_ZEROS), words, ~(no_room & ~zero).any(axis=1)
 
     def _expect(self, tops: Words) -> None:
-        self._expected = tops, self._bases(tops)
+        bases = self._bases(tops)
+        self._expected = tops, bases
+        self._expected_tops = tops.astype(np.uint8).tobytes()
+        # None where a part of it is below zero.
+        self._base = int.from_bytes(_bytes(bases).tobytes(), "little") if (tops >= _TOPS_BELOW).all() else None
 
     def _bases(self, tops: Words) -> Words:
         """Return for each number what is taken from it; below zero, it wraps round as does what it is taken from."""
@@ -222,6 +252,11 @@ def _allocated(size: int) -> int:
     needed = size + _REDIS_BYTES
     spacing = 1 << max((needed - 1).bit_length() - 3, 4)
     return -(-needed // spacing) * spacing
+
+
+def _lanes(word: Words, count: int) -> int:
+    """Return a word so many times, as one whole number."""
+    return int.from_bytes(_bytes(np.full(count, word)).tobytes(), "little")
 
 
 def _words(rows: Rows) -> Words:
