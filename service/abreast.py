@@ -70,13 +70,15 @@ class Abreast:
         return Abreast(self.keys[rows], self.x[rows], self.numbers[rows], _cut(self.spans, rows.start, rows.stop))
 
     def pick(self, rows: Sequence[int]) -> "Abreast":
-        spans = [span for i in rows for span in _cut(self.spans, i, i + 1)]
-        return Abreast([self.keys[i] for i in rows], self.x[rows], self.numbers[rows], spans)
+        """Return what is in some rows, which are in ascending order."""
+        if len(rows) == len(self):
+            return self
+        return Abreast([self.keys[i] for i in rows], self.x[rows], self.numbers[rows], _picked(self.spans, rows))
 
-    def turns(self, rows: Iterable[int]) -> list[StepTurn]:
-        """Return timesteps as turns of their sessions."""
-        found = [(i, span) for i in rows for span in _cut(self.spans, i, i + 1)]
-        return [Turn(self.keys[i], [span.home.step(span.start)]) for i, span in found]
+    def turns(self, rows: Sequence[int]) -> list[StepTurn]:
+        """Return timesteps as turns of their sessions, see `pick`."""
+        steps = (home.step(i) for home, start, stop in _picked(self.spans, rows) for i in range(start, stop))
+        return [Turn(self.keys[i], [step]) for i, step in zip(rows, steps, strict=True)]
 
 
 def _cut(spans: Sequence[Span], start: int, stop: int) -> list[Span]:
@@ -89,6 +91,22 @@ def _cut(spans: Sequence[Span], start: int, stop: int) -> list[Span]:
             cut.append(Span(home, first + max(start - at, 0), first + min(stop - at, length)))
         at += length
     return cut
+
+
+def _picked(spans: Sequence[Span], rows: Sequence[int]) -> list[Span]:
+    """Return what is in some rows, in ascending order, of spans that follow each other."""
+    picked: list[Span] = []
+    at = found = 0
+    for home, first, last in spans:
+        at += last - first
+        while found < len(rows) and rows[found] < at:
+            row = last - (at - rows[found])
+            if picked and picked[-1].home is home and picked[-1].stop == row:
+                picked[-1] = Span(home, picked[-1].start, row + 1)
+            else:
+                picked.append(Span(home, row, row + 1))
+            found += 1
+    return picked
 
 
 class Singles:
