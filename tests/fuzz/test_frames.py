@@ -166,13 +166,14 @@ def test_frames_against_the_protocol_harm_nobody(
     fuzzed: ConveyorServer, path: str, frames: list[bytes], cuts: random.Random
 ) -> None:
     """In pieces cut anywhere, and then the client is gone."""
+    whole, pieces = b"".join(frames), []
+    while whole:  # before anything is sent: when the server hangs up is not drawn
+        size = cuts.randint(1, len(whole))
+        pieces.append(whole[:size])
+        whole = whole[size:]
     client = RawClient(fuzzed, path)
-    whole = b"".join(frames)
     with client.socket, suppress(OSError):
-        while whole:
-            size = cuts.randint(1, len(whole))
-            client.send(whole[:size])
-            whole = whole[size:]
+        client.send(*pieces)
         client.socket.settimeout(0.01)
         client.socket.recv(65536)
 
