@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.cache import RecordCache, Slab
-from service.core.columns import Columns, Floats, Layout
+from service.core.columns import Columns, Floats
 from service.core.session import Result, SessionKey
-from service.core.timestep import MAX_ABS
+from service.core.timestep import SURELY
 from service.core.turn import Turn
 from service.frame import Numbers, frames
 from service.pending import Pending, StepBatch, StepTurn
@@ -24,15 +24,9 @@ from service.pending import Pending, StepBatch, StepTurn
 FEWEST = 6
 """Timesteps from which on columns cost less than turns."""
 
-_SURELY = 0.99 * MAX_ABS
-"""A number below this is believed, however it is rounded to float32."""
-
 
 class Home(Protocol):
-    """Whose timesteps these are, and who is told of the answers: rows, one for each of `keys`."""
-
-    @property
-    def keys(self) -> Sequence[SessionKey]: ...
+    """Whose timesteps these are, one in each row, and who is told of the answers."""
 
     def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
         """Say what became of rows from `start` on: the steps that they are, and the outputs (rows, …)."""
@@ -131,7 +125,6 @@ class Singles:
 class Sheet(NamedTuple):
     """Timesteps that come next, with good numbers, of sessions of one model: row `i` of both is about the same one."""
 
-    layout: Layout
     abreast: Abreast
     columns: Columns
 
@@ -221,8 +214,8 @@ def sheets(abreast: Abreast, cache: RecordCache) -> tuple[list[Sheet], list[int]
             fine = np.flatnonzero(good).tolist()
             if not fine:
                 continue
-            some, columns = some.pick(fine), Columns(slab.layout, slab.rows[[rows[i] for i in fine]])
-        made.append(Sheet(slab.layout, some, columns))
+            some, columns = some.pick(fine), columns.pick(fine)
+        made.append(Sheet(some, columns))
     return made, sorted(others)
 
 
@@ -231,5 +224,5 @@ def _good(x: Numbers, width: int) -> NDArray[np.bool_]:
     if x.shape[1] != width:
         return np.zeros(len(x), bool)
     # Written so that NaN, which compares as false with everything, is not.
-    good: NDArray[np.bool_] = np.all(np.abs(x) < _SURELY, axis=1)
+    good: NDArray[np.bool_] = np.all(np.abs(x) < SURELY, axis=1)
     return good

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,16 @@ from service.frame import frames
 from service.pending import Pending, Run, StepBatch, StepTurn, refuse
 from service.planner import Groups, Planner, not_found
 from service.ran import Ran, RanSheet, RanTurns
+
+
+class _Made(NamedTuple):
+    """What a run has made of those `rows` that came out well: `records` are to take the place of those of `columns`."""
+
+    rows: Sequence[int]
+    columns: Columns
+    records: Rows
+    outputs: Floats
+
 
 _Run = Callable[[], Awaitable[Ran | None]]
 
@@ -125,59 +135,45 @@ class Pipeline:
             raise failure
 
     async def _run_turns(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> Ran | None:
-        """Run turns of one model and one length as one batch.
-
-        Returns what came out well. A turn without a finite answer is put into `again`, its session to be read anew and
-        its steps to be taken one by one, so that no step is refused for the company it was in or on the word of an old
-        record; the second time it is refused.
-        """
+        """Run turns of one model and one length as one batch; return what came out well."""
         x = np.frombuffer(b"".join([run.plan.x for run in group]), np.float32)
         x = x.reshape(len(group), -1, layout.spec.width)
         columns = Columns.of(layout, [run.record for run in group])
-        try:
-            outputs, state, bad = await self._outputs(layout, x, columns.state)
-        except ConveyorError as error:
-            for run in group:
-                self._refuse(run.turn.steps, error)
-            return None
-        for row in bad:
-            self._not_finite(group[row].turn, again)
-        if bad:
-            fine = [row for row in range(len(group)) if row not in bad]
-            if not fine:
-                return None
-            group, columns = [group[row] for row in fine], columns.pick(fine)
-            outputs, state = outputs[fine], state[fine]
-        return RanTurns(columns, group, self._advance(columns, x.shape[1], state, outputs), outputs)
+        made = await self._advance(columns, x, lambda rows: [group[row].turn for row in rows], again)
+        return made and RanTurns(made.columns, [group[row] for row in made.rows], made.records, made.outputs)
 
     async def _run_sheet(self, sheet: Sheet, again: list[StepTurn]) -> Ran | None:
-        """Run single timesteps side by side. See `_run_turns`."""
-        abreast, columns = sheet.abreast, sheet.columns
+        """Run single timesteps side by side; return what came out well."""
+        made = await self._advance(sheet.columns, sheet.x, sheet.abreast.turns, again)
+        return made and RanSheet(made.columns, sheet.abreast.pick(made.rows), made.records, made.outputs)
+
+    async def _advance(
+        self, columns: Columns, x: Floats, turns: Callable[[Sequence[int]], list[StepTurn]], again: list[StepTurn]
+    ) -> _Made | None:
+        """Run sessions of one model; `turns` are those of some rows.
+
+        One without a finite answer is put into `again`, its session to be read anew and its steps to be taken one by
+        one, so that no step is refused for the company it was in or on the word of an old record; the second time it
+        is refused.
+        """
+        rows: Sequence[int] = range(len(x))
         try:
-            outputs, state, bad = await self._outputs(columns.layout, sheet.x, columns.state)
+            outputs, state = await self.run(self._models.holding(columns.layout.ref), x, columns.state)
         except ConveyorError as error:
-            for turn in abreast.turns(range(len(abreast))):
+            for turn in turns(rows):
                 self._refuse(turn.steps, error)
             return None
-        if bad:
-            for turn in abreast.turns(bad):
+        if not all_finite(outputs, state):
+            finite = finite_rows(outputs, state)
+            for turn in turns(np.flatnonzero(~finite).tolist()):
                 self._not_finite(turn, again)
-            fine = [row for row in range(len(abreast)) if row not in bad]
-            if not fine:
+            rows = np.flatnonzero(finite).tolist()
+            if not rows:
                 return None
-            abreast, columns = abreast.pick(fine), columns.pick(fine)
-            outputs, state = outputs[fine], state[fine]
-        return RanSheet(columns, abreast, self._advance(columns, 1, state, outputs), outputs)
-
-    async def _outputs(self, layout: Layout, x: Floats, state: Floats) -> tuple[Floats, Floats, list[int]]:
-        """Return what `run` does, and the rows in which that is not finite."""
-        outputs, state = await self.run(self._models.holding(layout.ref), x, state)
-        bad = [] if all_finite(outputs, state) else np.flatnonzero(~finite_rows(outputs, state)).tolist()
-        return outputs, state, bad
-
-    def _advance(self, columns: Columns, timesteps: int, state: Floats, outputs: Floats) -> Rows:
+            columns, outputs, state = columns.pick(rows), outputs[rows], state[rows]
         nonce = self._nonces.getrandbits(64)
-        return columns.advance(timesteps, state, outputs[:, -1], nonce=nonce, now_ms=unix_ms())
+        records = columns.advance(x.shape[1], state, outputs[:, -1], nonce=nonce, now_ms=unix_ms())
+        return _Made(rows, columns, records, outputs)
 
     def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
         self._cache.drop(turn.key)

@@ -29,7 +29,9 @@ class Home:
 
 def owners(abreast: Abreast) -> list[SessionKey]:
     """Return whose the rows are by their spans."""
-    return [span.home.keys[i] for span in abreast.spans for i in range(span.start, span.stop)]
+    return [
+        span.home.keys[i] for span in abreast.spans if isinstance(span.home, Home) for i in range(span.start, span.stop)
+    ]
 
 
 @st.composite
@@ -39,7 +41,7 @@ def lined_up(draw: st.DrawFn) -> Abreast:
     for home in homes:
         start = draw(st.integers(0, len(home.keys) - 1))
         spans.append(Span(home, start, draw(st.integers(start + 1, len(home.keys)))))
-    keys = [span.home.keys[i] for span in spans for i in range(span.start, span.stop)]
+    keys = [home.keys[i] for home, (_, start, stop) in zip(homes, spans, strict=True) for i in range(start, stop)]
     return Abreast(keys, np.arange(len(keys), dtype=float)[:, None], np.arange(len(keys), dtype=np.uint64), spans)
 
 

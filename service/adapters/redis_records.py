@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from service.adapters.redis_link import DEMOTED, bulk
+from service.core.columns import Rows
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
-from service.core.packing import Rows, pack, pack_rows, unpack
+from service.core.packing import pack, pack_rows, unpack
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
 from service.core.session import MAX_SESSION_ID, SessionKey

@@ -54,7 +54,11 @@ def _scalar(array: Any) -> Any:
     """Return the only number of an output without axes: `orjson` knows it, but not an array of no dimensions."""
     if isinstance(array, np.ndarray) and array.ndim == 0:
         return array[()]
-    raise TypeError(f"{type(array).__name__} has no place in a message")
+    raise _misplaced(array)
+
+
+def _misplaced(content: object) -> TypeError:
+    return TypeError(f"{type(content).__name__} has no place in a message")
 
 
 def _is_json_array(content: bytes | str) -> bool:
@@ -63,7 +67,7 @@ def _is_json_array(content: bytes | str) -> bool:
 
 def _tensor(array: Any) -> dict[str, Any]:
     if not isinstance(array, np.ndarray | np.generic):
-        raise TypeError(f"{type(array).__name__} has no place in a message")
+        raise _misplaced(array)
     return {"shape": array.shape, "data": array.astype("<f4", copy=False).tobytes()}
 
 

@@ -140,22 +140,15 @@ def rest_answer(session_id: str, result: Result) -> dict[str, Any]:
 
 def rest_answers(session_ids: Sequence[str], answers: Answers, rows: Rows) -> list[dict[str, Any]]:
     """Return what `rest_answer` does, for many; `rows` makes of an array what stands in a message for each row."""
-    steps = zip(session_ids, answers.steps, strict=True)
-    if len(answers.outputs) == 1:
+    if len(answers.outputs) == 1:  # nearly always, and cheaper
         ((name, array),) = answers.outputs.items()
-        return [
-            {"session_id": session_id, "step": step, "replayed": False, "outputs": {name: output}}
-            for (session_id, step), output in zip(steps, rows(array), strict=True)
-        ]
-    columns = zip(*map(rows, answers.outputs.values()), strict=True)
+        outputs = [{name: row} for row in rows(array)]
+    else:
+        columns = zip(*map(rows, answers.outputs.values()), strict=True)
+        outputs = [dict(zip(answers.outputs, row, strict=True)) for row in columns]
     return [
-        {
-            "session_id": session_id,
-            "step": step,
-            "replayed": False,
-            "outputs": dict(zip(answers.outputs, row, strict=True)),
-        }
-        for (session_id, step), row in zip(steps, columns, strict=True)
+        {"session_id": session_id, "step": step, "replayed": False, "outputs": output}
+        for session_id, step, output in zip(session_ids, answers.steps, outputs, strict=True)
     ]
 
 

@@ -27,12 +27,11 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.columns import Rows
 from service.core.record import FLOAT_BYTES, FORMAT, FORMAT_AT, HEADER, LENGTHS_SLICE, PACKED
 
 T = TypeVar("T")
 
-Rows = NDArray[np.uint8]
-"""Records of one kind, one in each row: names, states and outputs are as long in one as in all."""
 Mask = NDArray[np.bool_]
 Words = NDArray[np.uint32]
 
@@ -75,9 +74,10 @@ def unpack(values: Sequence[T]) -> list[T | bytes]:
 
 
 def pack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
-    """Pack plain records of one kind. Returns them packed and which of them fitted, or None where it gains nothing.
+    """Pack plain records of one kind: names, states and outputs are as long in one as in all.
 
-    The mask is as long as the records are many, or of one entry that holds for all.
+    Returns them packed and which of them fitted, or None where it gains nothing. The mask is as long as the records are
+    many, or of one entry that holds for all.
     """
     packing = _packing_of(rows, packed=False)
     return packing.pack(rows) if packing and packing.gains else None

@@ -24,7 +24,7 @@ from service.core.columns import Floats, Layout
 from service.core.errors import ConveyorError, ReplayUnavailable, StepConflict, StepGap
 from service.core.session import Result, Session, Timestep, Values
 from service.core.spec import ModelSpec
-from service.core.timestep import MAX_ABS, named, rows
+from service.core.timestep import SURELY, named, rows
 
 
 class Window(NamedTuple):
@@ -51,9 +51,6 @@ class Plan(NamedTuple):
 
 _ALONE = (Window(0, 1),)
 
-_SURELY = 0.99 * MAX_ABS
-"""A number below this is believed, however it is rounded to float32."""
-
 
 def straight(at: int, layout: Layout, steps: Sequence[Timestep]) -> Plan | None:
     """Plan a turn whose steps all come next, with good numbers, of a session at step `at`; any other is None."""
@@ -69,7 +66,7 @@ def _straight_one(at: int, layout: Layout, step: Timestep) -> Plan | None:
     if step.step is not None and step.step != at + 1:
         return None
     (row,) = _rows(layout, step.values)
-    return Plan(layout.pack(*row), 1, _ALONE) if sum(map(abs, row)) < _SURELY else None
+    return Plan(layout.pack(*row), 1, _ALONE) if sum(map(abs, row)) < SURELY else None
 
 
 def _straight_many(at: int, layout: Layout, steps: Sequence[Timestep]) -> Plan | None:
@@ -86,7 +83,7 @@ def _straight_many(at: int, layout: Layout, steps: Sequence[Timestep]) -> Plan |
         outcomes.append(Window(length, length + step.length))
         length += step.length
     x = b"".join(taken)
-    return Plan(x, length, outcomes) if np.abs(np.frombuffer(x, np.float32)).max() < _SURELY else None
+    return Plan(x, length, outcomes) if np.abs(np.frombuffer(x, np.float32)).max() < SURELY else None
 
 
 def _rows(layout: Layout, values: Values) -> Sequence[Sequence[float]]:

@@ -14,6 +14,9 @@ MAX_ABS = 1e18
 """Largest reading that is believed. A float32 holds 3e38, but scaling and the first matrix product must not overflow:
 a recurrent cell turns an infinity into a finite answer and a ruined state."""
 
+SURELY = 0.99 * MAX_ABS
+"""A number below this is believed, however it is rounded to float32."""
+
 
 def rows(spec: ModelSpec, values: Values, what: str = "x") -> NDArray[np.float32]:
     """Return the timesteps as (time, features), float32, in the order of the model's features.

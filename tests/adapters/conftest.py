@@ -1,10 +1,12 @@
-"""Fixtures of the private redis-server's tests."""
+"""What the tests of several adapters start from."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.servers import redis_binaries
+from tests.redis_deployments import ClusterDeployment
+from tests.servers import RedisServer, redis_binaries
 
 BINARIES = redis_binaries()
 
@@ -19,3 +21,17 @@ def binary(request: pytest.FixtureRequest) -> Path:
 def folder(tmp_path: Path) -> Path:
     """A data folder that does not exist yet."""
     return tmp_path / "data"
+
+
+@pytest.fixture(params=BINARIES, ids=lambda found: found[0])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A server of each redis-server of this machine, in turn."""
+    with RedisServer(request.param[1]) as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(deployment: ClusterDeployment) -> ClusterDeployment:
+    """A test file's own deployment, whole again."""
+    deployment.restore()
+    return deployment

@@ -32,12 +32,6 @@ def deployment() -> Iterator[ClusterDeployment]:
 
 
 @pytest.fixture
-def cluster(deployment: ClusterDeployment) -> ClusterDeployment:
-    deployment.restore()
-    return deployment
-
-
-@pytest.fixture
 async def store(cluster: ClusterDeployment) -> AsyncIterator[RedisClusterStore]:
     store = RedisClusterStore(cluster.url, timeout_s=1.0)
     for key in KEYS:

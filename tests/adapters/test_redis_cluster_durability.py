@@ -25,12 +25,6 @@ def deployment() -> Iterator[ClusterDeployment]:
 
 
 @pytest.fixture
-def cluster(deployment: ClusterDeployment) -> ClusterDeployment:
-    deployment.restore()
-    return deployment
-
-
-@pytest.fixture
 async def store(cluster: ClusterDeployment) -> AsyncIterator[RedisClusterStore]:
     store = RedisClusterStore(cluster.url, timeout_s=5.0, durability="replica")
     for key in KEYS:

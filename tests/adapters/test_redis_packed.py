@@ -18,13 +18,7 @@ from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Result, Session, SessionKey
 from service.engine import Engine
 from tests.engines import key, one
-from tests.servers import RedisServer, redis_binaries
-
-
-@pytest.fixture(params=redis_binaries(), ids=lambda found: found[0])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    with RedisServer(request.param[1]) as server:
-        yield server
+from tests.servers import RedisServer
 
 
 @pytest.fixture

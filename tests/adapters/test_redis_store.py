@@ -13,7 +13,7 @@ from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Session, SessionKey
 from service.http_limits import MAX_URL_BYTES
 from tests.proxy import Proxy
-from tests.servers import RedisServer, redis_binaries
+from tests.servers import RedisServer
 
 KEY = SessionKey("faults", "pump-7")
 
@@ -30,12 +30,6 @@ def commit(key: SessionKey, epoch: int, step: int, new: bytes, nonce: int = 1) -
 
 def step(nonce: int = 2, key: SessionKey = KEY) -> Commit:
     return commit(key, 9, 0, session(1, nonce))
-
-
-@pytest.fixture(params=redis_binaries(), ids=lambda found: found[0])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    with RedisServer(request.param[1]) as server:
-        yield server
 
 
 @pytest.fixture
