@@ -8,7 +8,7 @@ yet. There it is told what is wrong with it, if anything is.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,12 @@ FEWEST = 6
 class Home(Protocol):
     """Whose timesteps these are, one in each row, and who is told of the answers."""
 
-    def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
-        """Say what became of rows from `start` on: the steps that they are, and the outputs (rows, …)."""
+    def rendered(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> Any:
+        """Return what is to be told of the rows from `start` on: the steps that they are, and the outputs (rows, …)."""
+        ...
+
+    def answer(self, start: int, stop: int, rendered: Any) -> None:
+        """Tell what `rendered` has made of some rows."""
         ...
 
     def step(self, i: int) -> Pending:
@@ -113,10 +117,15 @@ class Singles:
     def numbers(self) -> NDArray[np.uint64]:
         return np.array([step.timestep.step or 0 for step in self._steps], np.uint64)
 
-    def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
-        for row, step in enumerate(steps):
-            result = Result(step, {name: output[row] for name, output in outputs.items()})
-            self._steps[start + row].answer(result)
+    def rendered(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> Any:
+        return [
+            self._steps[start + row].rendered(Result(step, {name: output[row] for name, output in outputs.items()}))
+            for row, step in enumerate(steps)
+        ]
+
+    def answer(self, start: int, stop: int, rendered: Any) -> None:
+        for step, each in zip(self._steps[start:stop], rendered, strict=True):
+            step.answer(each)
 
     def step(self, i: int) -> Pending:
         return self._steps[i]

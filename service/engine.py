@@ -23,7 +23,7 @@ from service.core.ports import Clock, Model, Models, Observer, StateStore
 from service.core.session import Result, SessionKey, Timestep
 from service.entrance import Asker, Caller, Entrance, Waiter
 from service.frame import Frame, Numbers, frames
-from service.pending import Pending, StepBatch, StepTurn, refuse
+from service.pending import Pending, Render, StepBatch, StepTurn, refuse
 from service.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)
@@ -73,24 +73,28 @@ class Engine:
 
     async def step(self, key: SessionKey, timestep: Timestep) -> Result:
         """Advance a session, or raise the `ConveyorError` for which it stays where it is."""
-        return await self.submit(key, timestep)
+        result: Result = await self.submit(key, timestep)
+        return result
 
-    def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
+    def submit(self, key: SessionKey, timestep: Timestep, render: Render | None = None) -> asyncio.Future[Any]:
         """Put a step behind those of its session that were submitted before; return its answer's future.
 
-        Raises `Overloaded` where `max_queue` wait, and `ShuttingDown`. Ask for `has_room` before.
+        It brings what `render` makes of the `Result`, or without it the result itself. Raises `Overloaded` where
+        `max_queue` wait, and `ShuttingDown`. Ask for `has_room` before.
         """
         if self._closed:
             raise self._shutting_down()
         if self._former.waiting >= self._max_queue and not self._entrance.has_room(key.tenant):
             raise self._entrance.refuse().with_traceback(None)
         now = self._clock()
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._former.add(key, Pending(timestep, future, now, now + self._step_timeout_s, render))
         self._pump_soon()
         return future
 
-    def submit_frame(self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64]) -> Frame | None:
+    def submit_frame(
+        self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64], render: Render | None = None
+    ) -> Frame | None:
         """Put a timestep behind those of each of these sessions, distinct ones of one tenant. See `Frame`.
 
         Returns None where there is not room for all of them: they have to be submitted one by one. Raises
@@ -101,7 +105,7 @@ class Engine:
         if self._former.waiting + len(keys) > self._max_queue:
             return None
         now = self._clock()
-        frame = Frame(keys, x, numbers, now, now + self._step_timeout_s)
+        frame = Frame(keys, x, numbers, now, now + self._step_timeout_s, render)
         self._former.add_group(frame)
         self._pump_soon()
         return frame

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from service.core.columns import Floats
 from service.core.errors import ConveyorError
 from service.core.session import Result, SessionKey, Timestep
 from service.core.turn import Group, Part
-from service.pending import Pending, StepBatch
+from service.pending import Pending, Render, StepBatch
 
 Numbers = NDArray[np.float32] | NDArray[np.float64]
 
@@ -29,27 +29,39 @@ class Frame(Group[SessionKey, Pending]):
 
     `x` is (sessions, features), as it was sent, and `numbers`, uint64, are the steps that these are to be, 0 for
     whatever is next. When `ended` is done, which nobody may cancel, each row is either in one of `answers` or in
-    `outcomes`.
+    `outcomes`. The answers are what `render` has made of `Answers`, or without it these.
     """
 
     def __init__(
-        self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64], submitted: float, deadline: float
+        self,
+        keys: Sequence[SessionKey],
+        x: Numbers,
+        numbers: NDArray[np.uint64],
+        submitted: float,
+        deadline: float,
+        render: Render | None = None,
     ) -> None:
         super().__init__(keys, deadline)
         self.x = x
         self.numbers = numbers
         self.submitted = submitted
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.answers: list[Answers] = []
+        self.answers: list[Any] = []
+        self._render = render
         self.outcomes: dict[int, Result | ConveyorError] = {}
         self._is_ended = np.zeros(len(keys), bool)
         self._missing = len(keys)
         self._apart: dict[int, Pending] = {}
 
-    def answer(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> None:
+    def rendered(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> Any:
         """See `service.abreast.Home`."""
-        self.answers.append(Answers(start, steps, outputs))
-        self._end(slice(start, start + len(steps)), len(steps))
+        answers = Answers(start, steps, outputs)
+        return answers if self._render is None else self._render(answers)
+
+    def answer(self, start: int, stop: int, rendered: Any) -> None:
+        """See `service.abreast.Home`."""
+        self.answers.append(rendered)
+        self._end(slice(start, stop), stop - start)
 
     def step(self, i: int) -> Pending:
         """See `Group.step`. What becomes of it becomes of the frame's."""

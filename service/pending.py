@@ -1,8 +1,8 @@
 """A step between its admission and its answer, and a turn of them on its way through a batch."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from service.core.columns import Layout
 from service.core.errors import ConveyorError
@@ -11,6 +11,10 @@ from service.core.ports import Observer
 from service.core.session import Result, SessionKey, Timestep
 from service.core.turn import Batch, Turn
 
+Render = Callable[[Any], Any]
+"""Makes of a result what its future is to bring. It is called while the result is on its way to the store, which is
+time that costs nobody anything; what it made of one that was not written is thrown away."""
+
 
 class Pending:
     """A step that was admitted and not yet answered. Times are the engine's clock, in seconds.
@@ -18,23 +22,35 @@ class Pending:
     `alone` says that it has been run once, in company, without a finite answer.
     """
 
-    __slots__ = ("alone", "deadline", "future", "length", "submitted", "timestep")
+    __slots__ = ("_render", "alone", "deadline", "future", "length", "submitted", "timestep")
 
-    def __init__(self, timestep: Timestep, future: asyncio.Future[Result], submitted: float, deadline: float) -> None:
+    def __init__(
+        self,
+        timestep: Timestep,
+        future: asyncio.Future[Any],
+        submitted: float,
+        deadline: float,
+        render: Render | None = None,
+    ) -> None:
         self.timestep = timestep
         self.length = timestep.length
         self.future = future
         self.submitted = submitted
         self.deadline = deadline
         self.alone = False
+        self._render = render
 
     def step(self) -> "Pending":
         """See `service.abreast.Home`."""
         return self
 
-    def answer(self, result: Result) -> None:
+    def rendered(self, result: Result) -> Any:
+        """Return what the future is to bring, see `Render`; without one it is the result."""
+        return result if self._render is None else self._render(result)
+
+    def answer(self, rendered: Any) -> None:
         if not self.future.done():  # its client may have gone
-            self.future.set_result(result)
+            self.future.set_result(rendered)
 
     def refuse(self, error: ConveyorError) -> None:
         if not self.future.done():

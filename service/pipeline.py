@@ -7,14 +7,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.abreast import Abreast, Sheet, line_up
 from service.core.cache import RecordCache
-from service.core.columns import Columns, Floats, Layout, Rows
+from service.core.columns import Floats, Layout
 from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown
 from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
 from service.core.turn import Turn
@@ -25,12 +25,18 @@ from service.ran import Ran, RanSheet, RanTurns
 
 
 class _Made(NamedTuple):
-    """What a run has made of those `rows` that came out well: `records` are to take the place of those of `columns`."""
+    """What a run has made of those `rows` that came out well: outputs (rows, time, …), and states (rows, …)."""
 
     rows: Sequence[int]
-    columns: Columns
-    records: Rows
     outputs: Floats
+    state: Floats
+
+
+class _Stamp(TypedDict):
+    """What tells a write from others. See `service.core.session.Session`."""
+
+    nonce: int
+    now_ms: int
 
 
 _Run = Callable[[], Awaitable[Ran | None]]
@@ -71,15 +77,13 @@ class Pipeline:
         again: list[StepTurn] = []
         runs, work = self._plan(batch, again)
         try:
-            for run in runs:
-                if work:
-                    await asyncio.sleep(0)  # what has been begun goes on its way to the store
-                writing = self._commit(await run(), again)
-                if len(runs) == 1 and not work:
-                    await writing  # there is nothing beside it
-                else:
-                    work.append(asyncio.create_task(writing))
-            failures = await asyncio.gather(*work, return_exceptions=True)
+            if len(runs) == 1 and not work:  # there is nothing beside it
+                if (ran := await runs[0]()) is not None:
+                    asyncio.get_running_loop().call_soon(ran.render)  # when it has gone to the store
+                    await self._commit(ran, again)
+            else:
+                await self._run_in_turn(runs, work, again)
+            failures = await asyncio.gather(*work, return_exceptions=True) if work else ()
         except BaseException:
             for task in work:
                 task.cancel()
@@ -88,6 +92,20 @@ class Pipeline:
         for failure in filter(None, failures):
             raise failure
         return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
+
+    async def _run_in_turn(self, runs: Sequence[_Run], work: list[asyncio.Task[None]], again: list[StepTurn]) -> None:
+        """Run one after the other, and leave what is being written in `work`."""
+        made: list[Ran] = []
+        for run in runs:
+            if work:
+                await asyncio.sleep(0)  # what has been begun goes on its way to the store
+            if (ran := await run()) is not None:
+                made.append(ran)
+                work.append(asyncio.create_task(self._commit(ran, again)))
+        if made:
+            await asyncio.sleep(0)
+            for ran in made:
+                ran.render()
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model, in a thread where it would hold up the event loop. See `Model.run`."""
@@ -130,7 +148,8 @@ class Pipeline:
         ran = [await self._run_sheet(sheet, again) for sheet in planned]
         ran += [await self._run_turns(layout, group, again) for (layout, _), group in groups.items()]
         # All of them, whatever becomes of one: what is still being written may not be refused yet.
-        failures = await asyncio.gather(*(self._commit(each, again) for each in ran), return_exceptions=True)
+        writing = [self._commit(each, again) for each in ran if each is not None]
+        failures = await asyncio.gather(*writing, return_exceptions=True)
         for failure in filter(None, failures):
             raise failure
 
@@ -138,17 +157,36 @@ class Pipeline:
         """Run turns of one model and one length as one batch; return what came out well."""
         x = np.frombuffer(b"".join([run.plan.x for run in group]), np.float32)
         x = x.reshape(len(group), -1, layout.spec.width)
-        columns = Columns.of(layout, [run.record for run in group])
-        made = await self._advance(columns, x, lambda rows: [group[row].turn for row in rows], again)
-        return made and RanTurns(made.columns, [group[row] for row in made.rows], made.records, made.outputs)
+        state = layout.states([run.record for run in group])
+        made = await self._run(layout, x, state, lambda rows: [group[row].turn for row in rows], again)
+        if made is None:
+            return None
+        group = [group[row] for row in made.rows]
+        ended = made.outputs[:, -1]
+        records = [run.record for run in group]
+        return RanTurns(group, layout.advance(records, x.shape[1], made.state, ended, **self._stamp()), made.outputs)
 
     async def _run_sheet(self, sheet: Sheet, again: list[StepTurn]) -> Ran | None:
         """Run single timesteps side by side; return what came out well."""
-        made = await self._advance(sheet.columns, sheet.x, sheet.abreast.turns, again)
-        return made and RanSheet(made.columns, sheet.abreast.pick(made.rows), made.records, made.outputs)
+        abreast, columns = sheet
+        made = await self._run(columns.layout, sheet.x, columns.state, abreast.turns, again)
+        if made is None:
+            return None
+        if len(made.rows) < len(abreast):
+            abreast, columns = abreast.pick(made.rows), columns.pick(made.rows)
+        records = columns.advance(1, made.state, made.outputs[:, -1], **self._stamp())
+        return RanSheet(columns, abreast, records, made.outputs)
 
-    async def _advance(
-        self, columns: Columns, x: Floats, turns: Callable[[Sequence[int]], list[StepTurn]], again: list[StepTurn]
+    def _stamp(self) -> _Stamp:
+        return {"nonce": self._nonces.getrandbits(64), "now_ms": unix_ms()}
+
+    async def _run(
+        self,
+        layout: Layout,
+        x: Floats,
+        state: Floats,
+        turns: Callable[[Sequence[int]], list[StepTurn]],
+        again: list[StepTurn],
     ) -> _Made | None:
         """Run sessions of one model; `turns` are those of some rows.
 
@@ -158,7 +196,7 @@ class Pipeline:
         """
         rows: Sequence[int] = range(len(x))
         try:
-            outputs, state = await self.run(self._models.holding(columns.layout.ref), x, columns.state)
+            outputs, state = await self.run(self._models.holding(layout.ref), x, state)
         except ConveyorError as error:
             for turn in turns(rows):
                 self._refuse(turn.steps, error)
@@ -170,10 +208,8 @@ class Pipeline:
             rows = np.flatnonzero(finite).tolist()
             if not rows:
                 return None
-            columns, outputs, state = columns.pick(rows), outputs[rows], state[rows]
-        nonce = self._nonces.getrandbits(64)
-        records = columns.advance(x.shape[1], state, outputs[:, -1], nonce=nonce, now_ms=unix_ms())
-        return _Made(rows, columns, records, outputs)
+            outputs, state = outputs[rows], state[rows]
+        return _Made(rows, outputs, state)
 
     def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
         self._cache.drop(turn.key)
@@ -184,10 +220,8 @@ class Pipeline:
             step.alone = True
         again.append(turn)
 
-    async def _commit(self, ran: Ran | None, again: list[StepTurn]) -> None:
+    async def _commit(self, ran: Ran, again: list[StepTurn]) -> None:
         """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
-        if ran is None:
-            return
         writes = ran.writes
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
@@ -196,10 +230,10 @@ class Pipeline:
         except ConveyorError as error:
             verdicts = [error] * len(writes)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:
-            for i, key in enumerate(writes.keys):
-                self._cache.drop(key)
+            for turn in map(ran.turn, range(len(writes))):
+                self._cache.drop(turn.key)
                 if isinstance(error, asyncio.CancelledError):
-                    self._refuse(ran.turn(i).steps, OutcomeUnknown("this process was stopped in the middle of a write"))
+                    self._refuse(turn.steps, OutcomeUnknown("this process was stopped in the middle of a write"))
             raise
         took = self._clock() - started
         written: Sequence[int] = range(len(writes))
@@ -208,8 +242,7 @@ class Pipeline:
             for i, verdict in enumerate(verdicts):
                 if verdict is not None:
                     self._not_written(ran.turn(i), verdict, again)
-            writes = writes.pick(written)
-        self._cache.put_rows(writes.keys, ran.layout, writes.records)
+        ran.remember(written, self._cache)
         ran.answer(written, self._observer)
         # Last, so that it is counted after the answers are on their way.
         self._observer.stage("commit", took)
@@ -235,7 +268,7 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def all_finite(*parts: Floats) -> bool:
-    return all(np.isfinite(part).all() for part in parts)
+    return all(np.logical_and.reduce(np.isfinite(part), axis=None) for part in parts)
 
 
 def finite_rows(*parts: Floats) -> NDArray[np.bool_]:

@@ -138,7 +138,7 @@ class Planner:
             for step, outcome in zip(turn.steps, planned.outcomes, strict=True):
                 if isinstance(outcome, Result):
                     self._observer.replayed()
-                    step.answer(outcome)
+                    step.answer(step.rendered(outcome))
                 elif isinstance(outcome, ConveyorError) and not (planned.length and isinstance(outcome, Conflict)):
                     self._refuse([step], outcome)
         if planned.length:

@@ -1,15 +1,17 @@
 """Timesteps that were run and are to be written, before anybody is told."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from service.abreast import Abreast
+from service.abreast import Abreast, Span
+from service.core.cache import RecordCache
 from service.core.columns import Columns, Floats, Layout, Rows
 from service.core.errors import ConveyorError
 from service.core.plan import Window
-from service.core.ports import Observer
+from service.core.ports import Commit, Observer
+from service.core.record import VERSION_SLICE, step_of
 from service.core.session import Result
 from service.core.timestep import named
 from service.core.writes import Writes
@@ -28,9 +30,17 @@ class Ran(Protocol):
         ...
 
     @property
-    def writes(self) -> Writes: ...
+    def writes(self) -> Sequence[Commit]: ...
 
     def turn(self, i: int) -> StepTurn: ...
+
+    def render(self) -> None:
+        """Make ready what is to be told if all of it is written. See `service.pending.Render`."""
+        ...
+
+    def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
+        """Keep what has been written."""
+        ...
 
     def answer(self, rows: Sequence[int], observer: Observer) -> None:
         """Tell what has been written."""
@@ -40,35 +50,61 @@ class Ran(Protocol):
 class RanTurns:
     """Turns of one length. See `Ran`.
 
-    `records` are those that are to be written in the place of those that `columns` was made of. Row `i` of all of it,
-    and of the outputs, (batch, time, …), is about `runs[i]`.
+    `records[i]` is to be written in the place of the one in `runs[i]`, and row `i` of the outputs, (batch, time, …), is
+    about it, too.
     """
 
-    def __init__(self, columns: Columns, runs: Sequence[Run], records: Rows, outputs: Floats) -> None:
-        self.layout = columns.layout
+    def __init__(self, runs: Sequence[Run], records: Sequence[bytes], outputs: Floats) -> None:
+        self.layout = runs[0].layout
         self.timesteps = runs[0].plan.length
-        self.writes = Writes([run.turn.key for run in runs], columns.version, records)
+        self.writes = [
+            Commit(run.turn.key, run.record[VERSION_SLICE], record) for run, record in zip(runs, records, strict=True)
+        ]
         self._runs = runs
-        self._before: Sequence[int] = columns.step.tolist()
-        self._outputs = named(columns.layout.spec, outputs)
+        self._outputs = outputs
+        self._rendered: list[list[Any]] | None = None
 
     def turn(self, i: int) -> StepTurn:
         return self._runs[i].turn
 
-    def answer(self, rows: Sequence[int], observer: Observer) -> None:
+    def render(self) -> None:
+        outputs = named(self.layout.spec, self._outputs)
+        self._rendered = [
+            list(_rendered(run, {name: output[i] for name, output in outputs.items()}))
+            for i, run in enumerate(self._runs)
+        ]
+
+    def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
         for i in rows:
-            turn, plan, before = self._runs[i].turn, self._runs[i].plan, self._before[i]
-            for step, outcome in zip(turn.steps, plan.outcomes, strict=True):
-                if isinstance(outcome, Window):
-                    window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
-                    found = {name: output[i, window] for name, output in self._outputs.items()}
-                    step.answer(Result(before + outcome.stop, found, outcome.replayed))
-                elif isinstance(outcome, ConveyorError):
-                    refuse([step], outcome, observer)
+            key, _, record = self.writes[i]
+            cache.put(key, record, self.layout)
+
+    def answer(self, rows: Sequence[int], observer: Observer) -> None:
+        if self._rendered is None:
+            self.render()
+        told: list[list[Any]] = self._rendered or []
+        for i in rows:
+            for step, rendered in zip(self._runs[i].turn.steps, told[i], strict=True):
+                if isinstance(rendered, ConveyorError):
+                    refuse([step], rendered, observer)
+                elif rendered is not None:
+                    step.answer(rendered)
+
+
+def _rendered(run: Run, outputs: dict[str, Floats]) -> Iterator[Any]:
+    """Return for each step of a turn what it is to be told, an error, or None where it has been told already."""
+    before = step_of(run.record)
+    for step, outcome in zip(run.turn.steps, run.plan.outcomes, strict=True):
+        if isinstance(outcome, Window):
+            window = slice(outcome.start, outcome.stop) if step.timestep.every else outcome.stop - 1
+            found = {name: output[window] for name, output in outputs.items()}
+            yield step.rendered(Result(before + outcome.stop, found, outcome.replayed))
+        else:
+            yield outcome if isinstance(outcome, ConveyorError) else None
 
 
 class RanSheet:
-    """Single timesteps, side by side: `outputs` are (batch, 1, …). See `RanTurns`."""
+    """Single timesteps, side by side: `outputs` are (batch, 1, …), and `records` the new ones. See `Ran`."""
 
     timesteps = 1
 
@@ -77,18 +113,38 @@ class RanSheet:
         self.writes = Writes(abreast.keys, columns.version, records)
         self._abreast = abreast
         self._steps: Sequence[int] = (columns.step + np.uint64(1)).tolist()
-        self._outputs = named(columns.layout.spec, outputs[:, 0])
+        self._outputs = outputs[:, 0]
+        self._rendered: list[tuple[Span, Any]] | None = None
 
     def turn(self, i: int) -> StepTurn:
         (turn,) = self._abreast.turns([i])
         return turn
 
+    def render(self) -> None:
+        self._rendered = self._told(self._abreast.spans, self._steps, self._outputs)
+
+    def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
+        writes = self.writes if len(rows) == len(self.writes) else self.writes.pick(rows)
+        cache.put_rows(writes.keys, self.layout, writes.records)
+
     def answer(self, rows: Sequence[int], observer: Observer) -> None:
-        whole = len(rows) == len(self._steps)
-        steps = self._steps if whole else [self._steps[i] for i in rows]
-        outputs = self._outputs if whole else {name: output[rows] for name, output in self._outputs.items()}
+        if len(rows) < len(self._steps):
+            steps = [self._steps[i] for i in rows]
+            told = self._told(self._abreast.pick(rows).spans, steps, self._outputs[rows])
+        else:
+            if self._rendered is None:
+                self.render()
+            told = self._rendered or []
+        for (home, start, stop), rendered in told:
+            home.answer(start, stop, rendered)
+
+    def _told(self, spans: Sequence[Span], steps: Sequence[int], outputs: Floats) -> list[tuple[Span, Any]]:
+        by_name = named(self.layout.spec, outputs)
+        told: list[tuple[Span, Any]] = []
         start = 0
-        for home, first, last in self._abreast.spans if whole else self._abreast.pick(rows).spans:
-            stop = start + last - first
-            home.answer(first, steps[start:stop], {name: output[start:stop] for name, output in outputs.items()})
+        for span in spans:
+            stop = start + span.stop - span.start
+            part = {name: output[start:stop] for name, output in by_name.items()}
+            told.append((span, span.home.rendered(span.start, steps[start:stop], part)))
             start = stop
+        return told

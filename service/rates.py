@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -15,8 +15,9 @@ from service.core.access import Principal
 from service.core.errors import ConveyorError, RateLimited, Unavailable
 from service.core.ports import Clock, Observer
 from service.core.rate import Meter, RateLimit, SharedBuckets, rate_limit
-from service.core.session import Result, SessionKey, Timestep
+from service.core.session import SessionKey, Timestep
 from service.frame import Frame, Numbers
+from service.pending import Render
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +28,11 @@ _LAST_SETTLING_S = 0.5
 class Submitter(Protocol):
     """`service.engine.Engine`, which see, or what stands before it."""
 
-    def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]: ...
+    def submit(self, key: SessionKey, timestep: Timestep, render: Render | None = None) -> asyncio.Future[Any]: ...
 
-    def submit_frame(self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64]) -> Frame | None: ...
+    def submit_frame(
+        self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64], render: Render | None = None
+    ) -> Frame | None: ...
 
 
 class Rates:
@@ -144,22 +147,24 @@ class _Limited:
         self._meter = meter
         self._submitter = submitter
 
-    def submit(self, key: SessionKey, timestep: Timestep) -> asyncio.Future[Result]:
+    def submit(self, key: SessionKey, timestep: Timestep, render: Render | None = None) -> asyncio.Future[Any]:
         self._rates.take(self._meter, timestep.length)
         try:
-            return self._submitter.submit(key, timestep)
+            return self._submitter.submit(key, timestep, render)
         except ConveyorError:
             self._meter.give_back(timestep.length)
             raise
 
-    def submit_frame(self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64]) -> Frame | None:
+    def submit_frame(
+        self, keys: Sequence[SessionKey], x: Numbers, numbers: NDArray[np.uint64], render: Render | None = None
+    ) -> Frame | None:
         """Return None, too, where fewer timesteps are left than these: one by one, some may be taken."""
         if self._rates.left(self._meter)[0] < len(keys):
             return None
         self._rates.take(self._meter, len(keys))
         frame: Frame | None = None
         try:
-            frame = self._submitter.submit_frame(keys, x, numbers)
+            frame = self._submitter.submit_frame(keys, x, numbers, render)
         finally:
             if frame is None:
                 self._meter.give_back(len(keys))

@@ -168,7 +168,8 @@ class RedisLink:
         try:
             if guarded and self._connector.guard is not None:
                 return await asyncio.wait_for(_guarded(channel, command, self._connector.guard), within_s)
-            return await asyncio.wait_for(channel.exchange(command), within_s)
+            exchange = channel.exchange(command)
+            return await (exchange if within_s is None else asyncio.wait_for(exchange, within_s))
         except OSError as error:
             if isinstance(error, TimeoutError):
                 self._connector.late(channel)

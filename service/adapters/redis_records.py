@@ -27,9 +27,6 @@ HASH_TAGS = 256
 WRITTEN = 1
 _MISSING = 0
 
-_FEWEST = 6
-"""Writes from which on one matrix of all arguments costs less than a list of them."""
-
 
 def tag_of(key: SessionKey) -> int:
     """Return the hash tag of a session, 0 to `HASH_TAGS` - 1."""
@@ -74,10 +71,6 @@ def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
         return commit_bulks(writes, commit_values(writes))
     head, tail = _value_head(values.shape[1]), _ttl_tail(ttl_s_of(writes.records[0].tobytes()))
     bulks: list[bytes | memoryview] = [key_bulk(key) for key in writes.keys]
-    if len(writes) < _FEWEST:
-        for version, value in zip(writes.versions, values, strict=True):
-            bulks += (_VERSION_HEAD, version.tobytes(), head, value.tobytes(), tail)
-        return bulks
     parts = [_bytes(_VERSION_HEAD), writes.versions, _bytes(head), values, _bytes(tail)]
     ends = list(accumulate(part.shape[-1] for part in parts))
     arguments = np.empty((len(writes), ends[-1]), np.uint8)

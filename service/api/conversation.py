@@ -20,9 +20,9 @@ _INTERNAL = 1011
 
 
 class Reply(NamedTuple):
-    """A message for the client, and the code to close the socket with after it, if that is to be."""
+    """A message for the client, perhaps encoded already, and the code to close the socket with after it, if any."""
 
-    message: Answer
+    message: Answer | bytes
     close: int | None = None
 
 

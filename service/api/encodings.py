@@ -4,6 +4,7 @@ In MessagePack the arrays of an answer are tensors, ``{"shape": [24, 3], "data":
 little-endian, row by row, and a step's `x` may be one.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,13 +30,20 @@ from service.api.messages import (
 
 
 class Encoding(NamedTuple):
-    """How messages stand on the wire. `binary`: as bytes on a WebSocket. `is_array` tells an array from a message."""
+    """How messages stand on the wire. `binary`: as bytes on a WebSocket. `is_array` tells an array from a message.
+
+    `encode_items` encodes answers without an array around them, `array_of` puts one around such pieces, of so many
+    answers in all, and `fragment` makes what is encoded part of a message that is not.
+    """
 
     media_type: str
     subprotocol: str
     binary: bool
     encode: Callable[[Answer], bytes]
     rows: Rows
+    encode_items: Callable[[list[dict[str, Any]]], bytes]
+    array_of: Callable[[Sequence[bytes], int], bytes]
+    fragment: Callable[[bytes], Any]
     is_array: Callable[[bytes | str], bool]
     step: Decoder[StepMessage]
     addressed: Decoder[Addressed]
@@ -61,6 +69,14 @@ def _misplaced(content: object) -> TypeError:
     return TypeError(f"{type(content).__name__} has no place in a message")
 
 
+def _json_items(answers: list[dict[str, Any]]) -> bytes:
+    return _to_json(answers)[1:-1]
+
+
+def _json_array(pieces: Sequence[bytes], _count: int) -> bytes:
+    return b"[%b]" % b",".join(pieces)
+
+
 def _is_json_array(content: bytes | str) -> bool:
     return content.lstrip()[:1] in ("[", b"[")
 
@@ -71,11 +87,29 @@ def _tensor(array: Any) -> dict[str, Any]:
     return {"shape": array.shape, "data": array.astype("<f4", copy=False).tobytes()}
 
 
+_to_msgpack: Callable[[Answer], bytes] = msgspec.msgpack.Encoder(enc_hook=_tensor).encode
+
+
 def _tensors(rows: NDArray[np.float32]) -> list[dict[str, Any]]:
     """Return what `_tensor` does, for each row."""
     shape, data = rows.shape[1:], rows.astype("<f4", copy=False).tobytes()
     size = len(data) // len(rows)
     return [{"shape": shape, "data": data[at : at + size]} for at in range(0, len(data), size)]
+
+
+def _msgpack_items(answers: list[dict[str, Any]]) -> bytes:
+    return _to_msgpack(answers)[len(_array_head(len(answers))) :]
+
+
+def _msgpack_array(pieces: Sequence[bytes], count: int) -> bytes:
+    return b"".join((_array_head(count), *pieces))
+
+
+def _array_head(count: int) -> bytes:
+    """Return how an array of so many begins: fixarray, array 16, array 32."""
+    if count < 1 << 4:
+        return struct.pack(">B", 0x90 | count)
+    return struct.pack(">BH", 0xDC, count) if count < 1 << 16 else struct.pack(">BI", 0xDD, count)
 
 
 def _is_msgpack_array(content: bytes | str) -> bool:
@@ -89,6 +123,9 @@ JSON = Encoding(
     binary=False,
     encode=_to_json,
     rows=list,
+    encode_items=_json_items,
+    array_of=_json_array,
+    fragment=orjson.Fragment,
     is_array=_is_json_array,
     step=msgspec.json.Decoder(StepMessage),
     addressed=msgspec.json.Decoder(AddressedStep),
@@ -103,8 +140,11 @@ MSGPACK = Encoding(
     media_type="application/msgpack",
     subprotocol="conveyor.v1.msgpack",
     binary=True,
-    encode=msgspec.msgpack.Encoder(enc_hook=_tensor).encode,
+    encode=_to_msgpack,
     rows=_tensors,
+    encode_items=_msgpack_items,
+    array_of=_msgpack_array,
+    fragment=msgspec.Raw,
     is_array=_is_msgpack_array,
     step=msgspec.msgpack.Decoder(PackedStep),
     addressed=msgspec.msgpack.Decoder(PackedAddressedStep),

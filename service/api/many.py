@@ -1,17 +1,18 @@
 """The steps of a message that carries many: begun together, answered together, each with an end of its own."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from service.abreast import FEWEST
 from service.api.dependencies import Limits
-from service.api.messages import Addressed, Rows, rest_answer, rest_answers, rest_error, single_timesteps
+from service.api.encodings import Encoding
+from service.api.messages import Addressed, rest_answer, rest_answers, rest_error, single_timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
 from service.core.session import Result, SessionKey
-from service.frame import Frame
+from service.frame import Answers, Frame
 from service.rates import Submitter
 
 
@@ -29,8 +30,8 @@ class Begun(Protocol):
         """Return something that has to be done before all have ended, or None where they have."""
         ...
 
-    def answers(self, rows: Rows) -> list[dict[str, Any]]:
-        """Return, when all have ended, the part of each in the answer to the message. `rows` is its encoding's."""
+    def answer(self) -> bytes:
+        """Return, when all have ended, the answer to the message, encoded."""
         ...
 
     def shut_down(self) -> ShuttingDown | None:
@@ -38,14 +39,30 @@ class Begun(Protocol):
         ...
 
 
-def begin(limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed]) -> Begun:
-    """Submit steps for sessions of `tenant`."""
-    frame = _submit_frame(limits, submitter, tenant, steps)
-    return _Apart(limits, submitter, tenant, steps) if frame is None else _Together(frame)
+def begin(
+    limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
+) -> Begun:
+    """Submit steps for sessions of `tenant`, that are answered by an array."""
+    frame = _submit_frame(limits, submitter, tenant, steps, encoding)
+    return _Apart(limits, submitter, tenant, steps, encoding) if frame is None else _Together(frame, encoding)
+
+
+def begin_one(
+    limits: Limits, submitter: Submitter, tenant: str, step: Addressed | Malformed, encoding: Encoding
+) -> Begun:
+    """Submit a step that came by itself, and is answered so."""
+    return _One(limits, submitter, tenant, [step], encoding)
+
+
+class _Piece(NamedTuple):
+    """The answers to steps that follow each other in their message, from `start` on: encoded, one after the other."""
+
+    start: int
+    content: bytes
 
 
 def _submit_frame(
-    limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed]
+    limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
 ) -> Frame | None:
     """Submit steps as a frame, where each is one timestep of another session, and there is room for all."""
     if len(steps) < FEWEST or Malformed in set(map(type, steps)):
@@ -57,8 +74,13 @@ def _submit_frame(
     keys = [SessionKey(tenant, step.session_id) for step in plain]
     if x is None or len(set(keys)) < len(keys):
         return None
+
+    def render(answers: Answers) -> _Piece:
+        ids = [key.session_id for key in keys[answers.start : answers.start + len(answers.steps)]]
+        return _Piece(answers.start, encoding.encode_items(rest_answers(ids, answers, encoding.rows)))
+
     try:
-        return submitter.submit_frame(keys, x, np.array([step.step or 0 for step in plain], np.uint64))
+        return submitter.submit_frame(keys, x, np.array([step.step or 0 for step in plain], np.uint64), render)
     except ConveyorError:
         return None  # each step is told
 
@@ -66,22 +88,20 @@ def _submit_frame(
 class _Together:
     """See `Begun`."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, encoding: Encoding) -> None:
         self._frame = frame
+        self._encoding = encoding
 
     def undone(self) -> asyncio.Future[None] | None:
         return None if self._frame.ended.done() else self._frame.ended
 
-    def answers(self, rows: Rows) -> list[dict[str, Any]]:
-        frame = self._frame
-        ids = [key.session_id for key in frame.keys]
-        told: list[dict[str, Any]] = [{}] * len(ids)
-        for answers in frame.answers:
-            part = slice(answers.start, answers.start + len(answers.steps))
-            told[part] = rest_answers(ids[part], answers, rows)
-        for i, outcome in frame.outcomes.items():
-            told[i] = rest_answer(ids[i], outcome) if isinstance(outcome, Result) else rest_error(ids[i], outcome)
-        return told
+    def answer(self) -> bytes:
+        keys, pieces = self._frame.keys, list(self._frame.answers)
+        for i, outcome in self._frame.outcomes.items():
+            name = keys[i].session_id
+            told = rest_answer(name, outcome) if isinstance(outcome, Result) else rest_error(name, outcome)
+            pieces.append(_Piece(i, self._encoding.encode_items([told])))
+        return self._encoding.array_of([piece.content for piece in sorted(pieces)], len(keys))
 
     def shut_down(self) -> None:
         return None
@@ -91,41 +111,63 @@ class _Apart:
     """See `Begun`. The steps are submitted one by one."""
 
     def __init__(
-        self, limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed]
+        self,
+        limits: Limits,
+        submitter: Submitter,
+        tenant: str,
+        steps: Sequence[Addressed | Malformed],
+        encoding: Encoding,
     ) -> None:
         self._steps = steps
-        self._started = [_start(limits, submitter, tenant, step) for step in steps]
+        self._encoding = encoding
+        self._started = [_start(limits, submitter, tenant, step, encoding) for step in steps]
         self._undone = [started for started in self._started if isinstance(started, asyncio.Future)]
 
-    def undone(self) -> asyncio.Future[Result] | None:
+    def undone(self) -> asyncio.Future[bytes] | None:
         while self._undone:
             if not self._undone[-1].done():
                 return self._undone[-1]
             self._undone.pop()
         return None
 
-    def answers(self, _rows: Rows) -> list[dict[str, Any]]:
-        return [_answer(step, started) for step, started in zip(self._steps, self._started, strict=True)]
+    def answer(self) -> bytes:
+        return self._encoding.array_of(list(self._items()), len(self._steps))
 
     def shut_down(self) -> ShuttingDown | None:
         return next((started for started in self._started if isinstance(started, ShuttingDown)), None)
 
+    def _items(self) -> Iterator[bytes]:
+        for step, started in zip(self._steps, self._started, strict=True):
+            try:
+                item = _result(started)
+            except ConveyorError as error:
+                item = self._encoding.encode_items([rest_error(step.session_id, error)])
+            yield item
+
+
+def _result(started: asyncio.Future[bytes] | ConveyorError) -> bytes:
+    if isinstance(started, ConveyorError):
+        raise started
+    return started.result()
+
+
+class _One(_Apart):
+    def answer(self) -> bytes:
+        (item,) = self._items()
+        return item
+
 
 def _start(
-    limits: Limits, submitter: Submitter, tenant: str, step: Addressed | Malformed
-) -> asyncio.Future[Result] | ConveyorError:
+    limits: Limits, submitter: Submitter, tenant: str, step: Addressed | Malformed, encoding: Encoding
+) -> asyncio.Future[bytes] | ConveyorError:
     if isinstance(step, Malformed):
         return step.error
+    session_id = step.session_id
+
+    def render(result: Result) -> bytes:
+        return encoding.encode_items([rest_answer(session_id, result)])
+
     try:
-        return submitter.submit(SessionKey(tenant, step.session_id), step.timestep(limits))
+        return submitter.submit(SessionKey(tenant, session_id), step.timestep(limits), render)
     except ConveyorError as error:
         return error
-
-
-def _answer(step: Addressed | Malformed, started: asyncio.Future[Result] | ConveyorError) -> dict[str, Any]:
-    if isinstance(started, ConveyorError):
-        return rest_error(step.session_id, started)
-    error = started.exception()
-    if isinstance(error, ConveyorError):
-        return rest_error(step.session_id, error)
-    return rest_answer(step.session_id or "", started.result())  # raises what is no answer, but a defect

@@ -78,8 +78,9 @@ class Socket(HTTPConnection):
         while (await self._receive())["type"] != "websocket.disconnect":
             pass  # it was sent before anybody listened
 
-    def send(self, message: Answer) -> None:
-        self.wire.write(self.encoding.encode(message), binary=self.encoding.binary)
+    def send(self, message: Answer | bytes) -> None:
+        content = message if isinstance(message, bytes) else self.encoding.encode(message)
+        self.wire.write(content, binary=self.encoding.binary)
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close the socket. Raises `Gone`."""

@@ -10,7 +10,7 @@ from service.api.dependencies import key_of, principal_of, services_of
 from service.api.encodings import Encoding, of_request
 from service.api.hot import Encoded, ThinRoute, body_of
 from service.api.many import Malformed, begin
-from service.api.messages import Addressed, Answer, decode, rest_answer
+from service.api.messages import Addressed, decode, rest_answer
 from service.api.openapi import body
 from service.api.rate_limits import submitter
 from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
@@ -32,8 +32,10 @@ async def step(request: Request) -> Response:
         await services.engine.enter(key.tenant)
     sent, wanted = of_request(request.scope["headers"])
     timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
-    result = await submitter(request).submit(key, timestep)
-    return _response(wanted, rest_answer(session_id, result))
+    answer = await submitter(request).submit(
+        key, timestep, lambda result: wanted.encode(rest_answer(session_id, result))
+    )
+    return Encoded(answer, wanted.media_type)
 
 
 @router.post("/v1/steps", response_model=ManyStepsAnswer, openapi_extra=body(ManyStepsRequest))
@@ -45,10 +47,10 @@ async def many_steps(request: Request) -> Response:
         await services.engine.enter(tenant)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
-    begun = begin(services.limits, submitter(request), tenant, steps)
+    begun = begin(services.limits, submitter(request), tenant, steps, wanted)
     while (undone := begun.undone()) is not None:
         await asyncio.wait({undone})
-    return _response(wanted, {"results": begun.answers(wanted.rows)})
+    return Encoded(wanted.encode({"results": wanted.fragment(begun.answer())}), wanted.media_type)
 
 
 def decode_step(encoding: Encoding, content: bytes | str) -> Addressed | Malformed:
@@ -87,7 +89,3 @@ def _at_once(decoded: Callable[[], Sequence[Addressed]], limit: int) -> Sequence
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return steps if len(steps) <= limit else None
-
-
-def _response(encoding: Encoding, answer: Answer) -> Response:
-    return Encoded(encoding.encode(answer), encoding.media_type)

@@ -8,8 +8,8 @@ from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
-from service.api.many import Begun, begin
-from service.api.messages import Rows, decode, stream_answer
+from service.api.many import Begun, begin, begin_one
+from service.api.messages import decode, stream_answer
 from service.api.problems import problem, wire_of
 from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
@@ -35,11 +35,14 @@ async def stream(socket: Socket) -> None:
     model = session.model
     socket.send({"session_id": session_id, "model": model.name, "version": model.version, "step": session.step})
 
-    decoder, submit = socket.encoding.step, submitter(socket).submit
+    decoder, encode, submit = socket.encoding.step, socket.encoding.encode, submitter(socket).submit
+
+    def render(result: Result) -> bytes:
+        return encode(stream_answer(result))
 
     def ask(content: bytes | str) -> Asked:
         try:
-            return _Step(submit(key, decode(decoder, content).timestep(services.limits)))
+            return _Step(submit(key, decode(decoder, content).timestep(services.limits), render))
         except ConveyorError as error:
             return _Refused(error)
 
@@ -58,9 +61,8 @@ async def stream_many(socket: Socket) -> None:
         try:
             if encoding.is_array(content):
                 steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps(begin(services.limits, engine, tenant, steps), encoding.rows)
-            begun = begin(services.limits, engine, tenant, [decode_step(encoding, content)])
-            return _Steps(begun, encoding.rows, alone=True)
+                return _Steps(begin(services.limits, engine, tenant, steps, encoding))
+            return _Steps(begin_one(services.limits, engine, tenant, decode_step(encoding, content), encoding))
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 
@@ -85,37 +87,34 @@ class _Step:
 
     __slots__ = ("_future",)
 
-    def __init__(self, future: asyncio.Future[Result]) -> None:
+    def __init__(self, future: asyncio.Future[bytes]) -> None:
         self._future = future
 
-    def undone(self) -> asyncio.Future[Result] | None:
+    def undone(self) -> asyncio.Future[bytes] | None:
         return None if self._future.done() else self._future
 
     def reply(self, *, pipelined: bool) -> Reply:
         error = self._future.exception()
         if error is None:
-            return Reply(stream_answer(self._future.result()))
+            return Reply(self._future.result())
         if not isinstance(error, ConveyorError):
             raise error
         return _Refused(error).reply(pipelined=pipelined)
 
 
 class _Steps:
-    """A step of a socket that carries many sessions, `alone` or in an array. See `Asked`."""
+    """What a message asks for on a socket that carries many sessions. See `Asked`."""
 
-    def __init__(self, begun: Begun, rows: Rows, *, alone: bool = False) -> None:
+    def __init__(self, begun: Begun) -> None:
         self._begun = begun
-        self._rows = rows
-        self._alone = alone
 
     def undone(self) -> asyncio.Future[Any] | None:
         return self._begun.undone()
 
     def reply(self, *, pipelined: bool) -> Reply:
         """Of the errors of single sessions, none closes a socket that carries many; the end of the service does."""
-        answers = self._begun.answers(self._rows)
         going = self._begun.shut_down()
-        return Reply(answers[0] if self._alone else answers, wire_of(going).close if going else None)
+        return Reply(self._begun.answer(), wire_of(going).close if going else None)
 
 
 class _Refused:

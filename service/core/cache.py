@@ -56,7 +56,10 @@ class RecordCache:
 
     def put(self, key: SessionKey, record: bytes, layout: Layout) -> None:
         """Keep a record that fits its layout."""
-        self.put_rows([key], layout, layout.rows([record]))
+        slab = self._slab(layout)
+        row = self._row(key, self._places.get(key), slab)
+        slab.rows[row] = np.frombuffer(layout.filled(record), np.uint8)
+        self._forget()
 
     def drop(self, key: SessionKey) -> None:
         if (place := self._places.pop(key, None)) is not None:
@@ -72,11 +75,18 @@ class RecordCache:
 
     def put_rows(self, keys: Sequence[SessionKey], layout: Layout, records: Rows) -> None:
         """Keep records of one layout, as `Columns` has them: those in the rows, of distinct sessions."""
+        slab = self._slab(layout)
+        rows = [self._row(key, place, slab) for key, place in zip(keys, map(self._places.get, keys), strict=True)]
+        slab.rows[rows] = records
+        self._forget()
+
+    def _slab(self, layout: Layout) -> Slab:
         slab = self._slabs.get(layout)
         if slab is None:
             slab = self._slabs[layout] = Slab(layout)
-        rows = [self._row(key, place, slab) for key, place in zip(keys, map(self._places.get, keys), strict=True)]
-        slab.rows[rows] = records
+        return slab
+
+    def _forget(self) -> None:
         while len(self._places) > self._size:
             self._free(self._places.popitem(last=False)[1])
 

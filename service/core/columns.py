@@ -5,13 +5,22 @@ What `service.core.record` says of one record is said here of a matrix of bytes 
 
 import struct
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import InvalidRecord
-from service.core.record import CHANGED_AT, FLOAT_BYTES, HEADER, LENGTHS, LENGTHS_SLICE, VERSION_SLICE, step_of
+from service.core.record import (
+    CHANGED,
+    CHANGED_AT,
+    CHANGED_SLICE,
+    FLOAT_BYTES,
+    HEADER,
+    LENGTHS,
+    LENGTHS_SLICE,
+    VERSION_SLICE,
+    step_of,
+)
 from service.core.session import ModelRef, Session
 from service.core.spec import ModelSpec
 
@@ -61,6 +70,31 @@ class Layout:
             return len(record) == self.size and record[LENGTHS_SLICE] == self._lengths
         return len(record) == self._size_before and record[LENGTHS_SLICE] == self._lengths_before
 
+    def states(self, records: Sequence[bytes]) -> Floats:
+        """Return the states of records that fit as (batch, `spec.state_size`)."""
+        held = b"".join([record[self._numbers_at : self._size_before] for record in records])
+        return np.frombuffer(held, "<f4").astype(np.float32, copy=False).reshape(len(records), -1)
+
+    def advance(
+        self, records: Sequence[bytes], timesteps: int, state: Floats, outputs: Floats, *, nonce: int, now_ms: int
+    ) -> list[bytes]:
+        """Return the records that those which fit become. For a few of them, this costs less than `Columns.advance`."""
+        at = self._numbers_at
+        return [
+            b"".join(
+                (
+                    record[: CHANGED_SLICE.start],
+                    CHANGED.pack(step_of(record) + timesteps, nonce, now_ms),
+                    record[CHANGED_SLICE.stop : LENGTHS_SLICE.start],
+                    self._lengths,
+                    record[LENGTHS_SLICE.stop : at],
+                    _bytes(state[i]).data,
+                    _bytes(outputs[i]).data,
+                )
+            )
+            for i, record in enumerate(records)
+        ]
+
     def filled(self, record: bytes) -> bytes:
         """Return a record with room for outputs where it has none yet."""
         return record.ljust(self.size, b"\0")
@@ -106,11 +140,6 @@ class Columns:
         self.version: Rows = rows[:, VERSION_SLICE].copy()
         self.step: NDArray[np.uint64] = fields["step"].astype(np.uint64)
         self.state: Floats = np.ascontiguousarray(fields["state"]).view("<f4").astype(np.float32, copy=False)
-
-    @classmethod
-    def of(cls, layout: Layout, records: Sequence[bytes]) -> Self:
-        """Make columns of records that fit the layout."""
-        return cls(layout, layout.rows(records))
 
     def pick(self, rows: Sequence[int]) -> "Columns":
         """Return the columns of some of these records, as they are now."""

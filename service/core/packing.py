@@ -37,6 +37,8 @@ Words = NDArray[np.uint32]
 
 _PACKED = bytes([PACKED])
 _PIECES = 10
+_FEWEST = 6
+"""Records from which on a matrix of them costs less than one after the other."""
 _LANE = 32
 _HIGHEST_TOP, _ZEROS = 127, 128
 _REDIS_BYTES = 6
@@ -57,7 +59,7 @@ _ALL = np.array([True])
 
 def pack(records: Sequence[bytes]) -> list[bytes]:
     """Return plain records packed, each that fits and that takes less memory so; the others as they are."""
-    return _by_kind(records, pack_rows)
+    return [_packed(record) for record in records] if len(records) < _FEWEST else _by_kind(records, pack_rows)
 
 
 def unpack(values: Sequence[T]) -> list[T | bytes]:
@@ -87,6 +89,13 @@ def unpack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
     """Unpack records of one kind. Returns what `pack_rows` does, or None where they are not as long as packed ones."""
     packing = _packing_of(rows, packed=True)
     return (packing.unpack(rows), _ALL) if packing and packing.gains else None
+
+
+def _packed(record: bytes) -> bytes:
+    packing = _remembered(record[LENGTHS_SLICE], len(record), False) if len(record) >= HEADER.size else None
+    if packing is None or not packing.gains:
+        return record
+    return packing.pack_one(record) or _changed([record], pack_rows)[0]
 
 
 def _by_kind(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask] | None]) -> list[bytes]:
@@ -146,8 +155,6 @@ class _Packing:
         self._cut_spare, self._cut_ones = _lanes(_SPARE, self._cut), _lanes(_ONE, self._cut)
 
     def pack(self, rows: Rows) -> tuple[Rows, Mask]:
-        if len(rows) == 1 and (one := self._pack_one(rows[0].tobytes())) is not None:
-            return np.frombuffer(one, np.uint8)[None], _ALL
         numbers = _words(rows[:, self._tops_at :])
         tops, bases = self._expected
         words, fitted = numbers - bases, _ALL
@@ -163,10 +170,10 @@ class _Packing:
         packed[:, self._words_at :] = _bytes(words[:, : self._words])
         return packed, fitted
 
-    def _pack_one(self, record: bytes) -> bytes | None:
+    def pack_one(self, record: bytes) -> bytes | None:
         """Pack a record with the expected tops, as `pack` does, or return None where its numbers have no room in them.
 
-        All its words are one whole number here, 32 bits for each: a twentieth of the calls, for whoever comes alone. A
+        All its words are one whole number here, 32 bits for each: a twentieth of the calls, for who comes alone. A
         word that is less than what is taken from it borrows from the next one, and shows that in its spare bits.
         """
         if self._base is None:

@@ -43,6 +43,9 @@ TTL_SLICE = slice(36, 40)
 LENGTHS_SLICE = slice(48, 58)
 CHANGED_AT = {"step": 12, "nonce": 20, "updated_at_ms": 28, "outputs_n": 54}
 """Where in a record the numbers stand that a step changes."""
+CHANGED_SLICE = slice(12, 36)
+CHANGED = struct.Struct("<QQQ")
+"""The first three of them."""
 
 LENGTHS = struct.Struct("<BBII")
 HEADER = struct.Struct("<3sBQQQQI8sBBII")

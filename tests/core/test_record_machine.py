@@ -74,10 +74,14 @@ class Records(RuleBasedStateMachine):
     def advance(self, rows: list[int], timesteps: int, nonce: int, now_ms: int, data: st.DataObject) -> None:
         state = data.draw(floats(len(rows), self.layout.spec.state_size))
         outputs = data.draw(floats(len(rows), self.layout.spec.output_size))
-        columns = Columns.of(self.layout, [self.records[row] for row in rows])
+        before = [self.records[row] for row in rows]
+        columns = Columns(self.layout, self.layout.rows(before))
         assert columns.step.tolist() == [self.sessions[row].step for row in rows]
         assert columns.state.tobytes() == b"".join(self.sessions[row].state for row in rows)
+        assert self.layout.states(before).tobytes() == columns.state.tobytes()
         new = columns.advance(timesteps, state, outputs, nonce=nonce, now_ms=now_ms)
+        few = self.layout.advance(before, timesteps, state, outputs, nonce=nonce, now_ms=now_ms)
+        assert few == [record.tobytes() for record in new]
         for i, row in enumerate(rows):
             self.records[row] = new[i].tobytes()
             self.sessions[row] = self.sessions[row]._replace(
