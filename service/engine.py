@@ -68,7 +68,7 @@ class Engine:
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._in_flight: dict[asyncio.Task[None], StepBatch] = {}
         self._pump_is_due = False
-        self._busy_s = time.process_time()
+        self._busy_s: float | None = None
         self._closed = self._ended = False
 
     async def step(self, key: SessionKey, timestep: Timestep) -> Result:
@@ -235,11 +235,19 @@ class Engine:
             # Whatever happened: nobody is left waiting.
             self._refuse_rest(batch, failure, {turn.key for turn in again})
             self._former.done(batch, again)
-            busy_s = time.process_time()
-            self._admission.worked(batch.timesteps, busy_s - self._busy_s)
-            self._busy_s = busy_s
+            self._account(batch)
             if not isinstance(failure, ShuttingDown):
                 self._pump_after(self._passes(batch))
+
+    def _account(self, batch: StepBatch) -> None:
+        """Tell what batches cost. Of a single timestep nobody learns anything, and to ask takes a system call."""
+        if batch.timesteps < 2:
+            self._busy_s = None
+            return
+        busy_s = time.process_time()
+        if self._busy_s is not None:
+            self._admission.worked(batch.timesteps, busy_s - self._busy_s)
+        self._busy_s = busy_s
 
     def _refuse_rest(
         self, batch: StepBatch, error: ConveyorError, spared: Collection[SessionKey] = frozenset()

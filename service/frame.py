@@ -11,7 +11,7 @@ from service.core.columns import Floats
 from service.core.errors import ConveyorError
 from service.core.session import Result, SessionKey, Timestep
 from service.core.turn import Group, Part
-from service.pending import Pending, Render, StepBatch
+from service.pending import Pending, Render, StepBatch, rendered
 
 Numbers = NDArray[np.float32] | NDArray[np.float64]
 
@@ -48,6 +48,7 @@ class Frame(Group[SessionKey, Pending]):
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.answers: list[Any] = []
         self._render = render
+        self._defect: Exception | None = None
         self.outcomes: dict[int, Result | ConveyorError] = {}
         self._is_ended = np.zeros(len(keys), bool)
         self._missing = len(keys)
@@ -55,11 +56,11 @@ class Frame(Group[SessionKey, Pending]):
 
     def rendered(self, start: int, steps: Sequence[int], outputs: Mapping[str, Floats]) -> Any:
         """See `service.abreast.Home`."""
-        answers = Answers(start, steps, outputs)
-        return answers if self._render is None else self._render(answers)
+        return rendered(self._render, Answers(start, steps, outputs))
 
     def answer(self, start: int, stop: int, rendered: Any) -> None:
         """See `service.abreast.Home`."""
+        self._defect = self._defect or (rendered if isinstance(rendered, Exception) else None)
         self.answers.append(rendered)
         self._end(slice(start, stop), stop - start)
 
@@ -89,8 +90,12 @@ class Frame(Group[SessionKey, Pending]):
     def _end(self, rows: slice, count: int) -> None:
         self._is_ended[rows] = True
         self._missing -= count
-        if not self._missing:
+        if self._missing:
+            return
+        if self._defect is None:
             self.ended.set_result(None)
+        else:
+            self.ended.set_exception(self._defect)
 
 
 def frames(batch: StepBatch) -> Iterator[tuple[Frame, Part[SessionKey, Pending]]]:

@@ -16,6 +16,16 @@ Render = Callable[[Any], Any]
 time that costs nobody anything; what it made of one that was not written is thrown away."""
 
 
+def rendered(render: Render | None, result: Any) -> Any:
+    """Return what a render makes of a result; without one that, and the defect of one that fails."""
+    if render is None:
+        return result
+    try:
+        return render(result)
+    except Exception as error:  # it is its client's, and not that of the others in the batch
+        return error
+
+
 class Pending:
     """A step that was admitted and not yet answered. Times are the engine's clock, in seconds.
 
@@ -45,11 +55,15 @@ class Pending:
         return self
 
     def rendered(self, result: Result) -> Any:
-        """Return what the future is to bring, see `Render`; without one it is the result."""
-        return result if self._render is None else self._render(result)
+        """Return what the future is to bring, see `Render`."""
+        return rendered(self._render, result)
 
     def answer(self, rendered: Any) -> None:
-        if not self.future.done():  # its client may have gone
+        if self.future.done():  # its client may have gone
+            return
+        if isinstance(rendered, Exception):
+            self.future.set_exception(rendered)
+        else:
             self.future.set_result(rendered)
 
     def refuse(self, error: ConveyorError) -> None:

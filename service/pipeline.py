@@ -105,7 +105,7 @@ class Pipeline:
         if made:
             await asyncio.sleep(0)
             for ran in made:
-                ran.render()
+                asyncio.get_running_loop().call_soon(ran.render)
 
     async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
         """Run a model, in a thread where it would hold up the event loop. See `Model.run`."""

@@ -35,7 +35,7 @@ class Ran(Protocol):
     def turn(self, i: int) -> StepTurn: ...
 
     def render(self) -> None:
-        """Make ready what is to be told if all of it is written. See `service.pending.Render`."""
+        """Make ready what is to be told if all of it is written, unless it is. See `service.pending.Render`."""
         ...
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
@@ -62,17 +62,18 @@ class RanTurns:
         ]
         self._runs = runs
         self._outputs = outputs
-        self._rendered: list[list[Any]] | None = None
+        self._rendered: list[list[Any]] = []
 
     def turn(self, i: int) -> StepTurn:
         return self._runs[i].turn
 
     def render(self) -> None:
-        outputs = named(self.layout.spec, self._outputs)
-        self._rendered = [
-            list(_rendered(run, {name: output[i] for name, output in outputs.items()}))
-            for i, run in enumerate(self._runs)
-        ]
+        if not self._rendered:
+            outputs = named(self.layout.spec, self._outputs)
+            self._rendered = [
+                list(_rendered(run, {name: output[i] for name, output in outputs.items()}))
+                for i, run in enumerate(self._runs)
+            ]
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
         for i in rows:
@@ -80,11 +81,9 @@ class RanTurns:
             cache.put(key, record, self.layout)
 
     def answer(self, rows: Sequence[int], observer: Observer) -> None:
-        if self._rendered is None:
-            self.render()
-        told: list[list[Any]] = self._rendered or []
+        self.render()
         for i in rows:
-            for step, rendered in zip(self._runs[i].turn.steps, told[i], strict=True):
+            for step, rendered in zip(self._runs[i].turn.steps, self._rendered[i], strict=True):
                 if isinstance(rendered, ConveyorError):
                     refuse([step], rendered, observer)
                 elif rendered is not None:
@@ -114,14 +113,15 @@ class RanSheet:
         self._abreast = abreast
         self._steps: Sequence[int] = (columns.step + np.uint64(1)).tolist()
         self._outputs = outputs[:, 0]
-        self._rendered: list[tuple[Span, Any]] | None = None
+        self._rendered: list[tuple[Span, Any]] = []
 
     def turn(self, i: int) -> StepTurn:
         (turn,) = self._abreast.turns([i])
         return turn
 
     def render(self) -> None:
-        self._rendered = self._told(self._abreast.spans, self._steps, self._outputs)
+        if not self._rendered:
+            self._rendered = self._told(self._abreast.spans, self._steps, self._outputs)
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
         writes = self.writes if len(rows) == len(self.writes) else self.writes.pick(rows)
@@ -132,9 +132,8 @@ class RanSheet:
             steps = [self._steps[i] for i in rows]
             told = self._told(self._abreast.pick(rows).spans, steps, self._outputs[rows])
         else:
-            if self._rendered is None:
-                self.render()
-            told = self._rendered or []
+            self.render()
+            told = self._rendered
         for (home, start, stop), rendered in told:
             home.answer(start, stop, rendered)
 

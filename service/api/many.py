@@ -96,6 +96,7 @@ class _Together:
         return None if self._frame.ended.done() else self._frame.ended
 
     def answer(self) -> bytes:
+        self._frame.ended.result()  # raises what is no answer, but a defect
         keys, pieces = self._frame.keys, list(self._frame.answers)
         for i, outcome in self._frame.outcomes.items():
             name = keys[i].session_id
