@@ -132,7 +132,7 @@ class Pipeline:
             for rows in _parts(len(abreast)):
                 planned, missing = self._planner.plan_abreast(abreast[rows])
                 runs += [partial(self._run_sheet, sheet, again) for sheet in planned]
-                if missing:
+                if missing is not None:
                     work.append(self._read_abreast(missing, again))
         for (layout, _), group in groups.items():
             runs += [partial(self._run_turns, layout, group[rows], again) for rows in _parts(len(group))]

@@ -48,11 +48,11 @@ class Planner:
         self._observer.cache(len(turns) - len(unread), len(unread))
         return groups, unread
 
-    def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], Abreast]:
-        """Return what to run of these, and those that have to be read first. See `plan`."""
+    def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], Abreast | None]:
+        """Return what to run of these, and those that have to be read first, if any. See `plan`."""
         planned, others = sheets(abreast, self._cache)
         self._observer.cache(len(abreast) - len(others), len(others))
-        return planned, abreast.pick(others)
+        return planned, abreast.pick(others) if others else None
 
     async def read(self, turns: Sequence[StepTurn]) -> Groups:
         """Read turns' records and return what to run. The steps that need no run are answered, or refused."""
