@@ -21,6 +21,8 @@ from typing import Generic
 from service.core.rounds import Rounds, Tenant
 from service.core.turn import Batch, Group, K, Lane, Part, S, Turn
 
+_LANES = tuple(Lane)  # at a fraction of what it costs to iterate over the enumeration
+
 
 def _nobody(_key: Hashable) -> Hashable:
     return None
@@ -101,7 +103,7 @@ class BatchFormer(Generic[K, S]):
 
     def take(self, now: float) -> Batch[K, S] | None:
         """Form a batch from what is ready, or return None where nothing is or all lanes are in flight."""
-        for lane in Lane:
+        for lane in _LANES:
             if self._rounds.ready[lane] and lane not in self._in_flight:
                 self._in_flight.add(lane)
                 return self._form(lane, now)

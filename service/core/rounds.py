@@ -110,7 +110,8 @@ class Rounds(Generic[E]):
         tenant.credit -= timesteps
         if not tenant.ready[lane]:
             tenants.popleft()
-            tenant.credit = min(tenant.credit, 0)  # credit is for those who wait, a debt is remembered
+            if tenant.credit > 0:
+                tenant.credit = 0  # credit is for those who wait, a debt is remembered
             if not tenant.waiting:
                 del self._tenants[tenant.name]
                 if tenant.credit:
