@@ -9,22 +9,21 @@ import numpy as np
 from service.core import record
 from service.core.columns import Floats, Layout
 from service.core.errors import (
-    ConveyorError,
     InvalidRecord,
     InvalidRequest,
     ModelMismatch,
     NonFiniteOutput,
-    QuotaExceeded,
     SessionExists,
     SessionNotFound,
 )
-from service.core.ports import Commit, Model, Models, Page, StateStore
+from service.core.ports import Model, Models, Page, StateStore
 from service.core.session import Session, SessionKey, Values
 from service.core.timestep import rows
 from service.engine import Engine
 from service.pipeline import all_finite, unix_ms
 from service.planner import not_found
 from service.quotas import Quota
+from service.registry import Registry
 
 _MAX_STEP = 2**52
 """What a record may say that it has consumed. Beyond twice that, numbers in JSON are no longer exact."""
@@ -51,13 +50,12 @@ class Sessions:
         max_history: int,
         quota: Quota | None = None,
     ) -> None:
-        self._store = store
+        self._registry = Registry(store, engine.forget, quota)
         self._models = models
         self._engine = engine
         self._default_ttl_s = default_ttl_s
         self._max_ttl_s = max_ttl_s
         self._max_history = max_history
-        self._quota = quota
 
     async def open(
         self,
@@ -73,11 +71,11 @@ class Sessions:
         there belongs to another model or version than was asked for, and `QuotaExceeded`.
         """
         wanted = self._models.find(model, version)
-        if (stored := await self._load(key)) is None:
+        if (stored := await self._registry.find(key)) is None:
             session = _fresh(wanted, self._ttl(ttl_s))
-            if (stored := await self._admit(key)) is None:
+            if (stored := await self._registry.admit(key)) is None:
                 session = await self._primed(key, session, wanted, history)
-                if (stored := await self._create(key, session)) is None:
+                if (stored := await self._registry.create(key, session)) is None:
                     return Opened(session, created=True)
         self._require_model(stored, model, version)
         return Opened(stored, created=False)
@@ -93,40 +91,36 @@ class Sessions:
         """Open a session under a name that is free. Raises as `open` does, and `SessionExists`."""
         wanted = self._models.find(model, version)
         session = _fresh(wanted, self._ttl(ttl_s))
-        _require_free(key, await self._admit(key))
+        _require_free(key, await self._registry.admit(key))
         session = await self._primed(key, session, wanted, history)
-        _require_free(key, await self._create(key, session))
+        _require_free(key, await self._registry.create(key, session))
         return session
 
     async def get(self, key: SessionKey) -> Session:
         """Return a session. Raises `SessionNotFound`."""
-        if (session := await self._load(key)) is None:
+        if (session := await self._registry.find(key)) is None:
             raise not_found(key)
         return session
 
     async def list(self, tenant: str, model: str | None, cursor: str | None, limit: int) -> Page:
-        return await self._store.scan(tenant, model, cursor, limit)
+        return await self._registry.list(tenant, model, cursor, limit)
 
     async def delete(self, key: SessionKey) -> None:
         """Forget a session. Raises `SessionNotFound`."""
-        self._engine.forget(key)
-        existed = await self._store.delete(key)
-        if self._quota is not None:
-            await self._quota.deleted(key)
-        if not existed:
+        if not await self._registry.delete(key):
             raise not_found(key)
 
     async def reset(self, key: SessionKey) -> Session:
         """Set a session back to before its first timestep. Raises `SessionNotFound` and `ModelMismatch`."""
         session = await self.get(key)
         model = self._models.holding(session.model)
-        return await self._replace(key, session, _fresh(model, session.ttl_s))
+        return await self._registry.replace(key, session, _fresh(model, session.ttl_s))
 
     async def fork(self, key: SessionKey, new: SessionKey, ttl_s: int | None = None) -> Session:
         """Copy a session to a name that is free. Raises `SessionNotFound`, `SessionExists` and `QuotaExceeded`."""
         source = await self.get(key)
         copy = _anew(source, source.ttl_s if ttl_s is None else self._ttl(ttl_s))
-        _require_free(new, await self._put(new, copy))
+        _require_free(new, await self._registry.put(new, copy))
         return copy
 
     async def export(self, key: SessionKey) -> bytes:
@@ -144,47 +138,10 @@ class Sessions:
         if session.step > _MAX_STEP:
             raise InvalidRecord(f"the record's step {session.step} is beyond {_MAX_STEP}")
         session = _anew(session, self._ttl(session.ttl_s))
-        while (stored := await self._put(key, session)) is not None:
+        while (stored := await self._registry.put(key, session)) is not None:
             with suppress(SessionNotFound):  # it has gone since: the name is free now
-                return Opened(await self._replace(key, stored, session), created=False)
+                return Opened(await self._registry.replace(key, stored, session), created=False)
         return Opened(session, created=True)
-
-    async def _load(self, key: SessionKey) -> Session | None:
-        (stored,) = await self._store.load([key])
-        if isinstance(stored, ConveyorError):
-            raise stored
-        return None if stored is None else record.decode(stored)
-
-    async def _put(self, key: SessionKey, session: Session) -> Session | None:
-        """Keep a session under a name that is free. Returns None, or the session that is there already."""
-        if (stored := await self._admit(key)) is not None:
-            return stored
-        return await self._create(key, session)
-
-    async def _admit(self, key: SessionKey) -> Session | None:
-        """Take a place for a session that is about to be made, before anything is computed for it.
-
-        Returns the session of that name, if there is one and no place. Raises `QuotaExceeded`.
-        """
-        if self._quota is None:
-            return None
-        try:
-            await self._quota.admit(key)
-        except QuotaExceeded:
-            if (stored := await self._load(key)) is None:
-                raise
-            return stored  # opened while there was no limit
-        return None
-
-    async def _create(self, key: SessionKey, session: Session) -> Session | None:
-        """Keep a session that was admitted. Returns None, or the session that is there already."""
-        stored = await self._store.create(key, record.encode(session))
-        there = session if stored is None else record.decode(stored)
-        if stored is None:
-            self._engine.forget(key)
-        if self._quota is not None:
-            await self._quota.made(key, there.ttl_s)
-        return None if stored is None else there
 
     async def _primed(self, key: SessionKey, session: Session, model: Model, history: Values | None) -> Session:
         """Return a session that was admitted as it is to be kept: primed with its history in one run, if it has any."""
@@ -193,8 +150,7 @@ class Sessions:
         try:
             return await self._after(session, model, history)
         except BaseException:
-            if self._quota is not None:
-                await self._quota.not_made(key)
+            await self._registry.give_up(key)
             raise
 
     async def _after(self, session: Session, model: Model, history: Values) -> Session:
@@ -206,20 +162,6 @@ class Sessions:
         if not all_finite(outputs, state):
             raise NonFiniteOutput("the model has no finite answer to this history; no session was opened")
         return session._replace(step=len(x), state=state[0].tobytes(), outputs=outputs[0, -1].tobytes())
-
-    async def _replace(self, key: SessionKey, current: Session, session: Session) -> Session:
-        """Put a session in the place of another, however often that one advances meanwhile."""
-        replaced, new = record.encode(current), record.encode(session)
-        while True:
-            (verdict,) = await self._store.commit([Commit(key, replaced[record.VERSION_SLICE], new)])
-            self._engine.forget(key)
-            if verdict is None:
-                return session
-            if isinstance(verdict, ConveyorError):
-                raise verdict
-            if verdict.current is None:
-                raise not_found(key)
-            replaced = verdict.current
 
     def _require_model(self, stored: Session, model: str, version: str | None) -> None:
         if stored.model.name != model or version not in (None, stored.model.version):

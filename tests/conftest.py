@@ -11,11 +11,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import httpx
 import pytest
 
+from service.adapters.memory_places import MemoryPlaces
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
 from service.engine import Engine
+from service.quotas import Quota
 from service.sessions import Sessions
 from tests import budget as budget  # the profiles of property tests
+from tests.clock import Time
 from tests.engines import MODELS, CountingStore
 from tests.servers import ConveyorServer, RedisServer
 
@@ -80,3 +83,21 @@ async def engine(store: CountingStore, models: ModelRepository) -> AsyncIterator
 @pytest.fixture
 def sessions(store: CountingStore, models: ModelRepository, engine: Engine) -> Sessions:
     return Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
+
+
+@pytest.fixture
+def time() -> Time:
+    """The clock of `places`."""
+    return Time()
+
+
+@pytest.fixture
+def places(time: Time) -> MemoryPlaces:
+    return MemoryPlaces(time)
+
+
+@pytest.fixture
+def limited(store: CountingStore, models: ModelRepository, engine: Engine, places: MemoryPlaces) -> Sessions:
+    """Sessions of which each tenant may have three."""
+    quota = Quota(3, places, store)
+    return Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=86_400, max_history=100, quota=quota)

@@ -11,6 +11,7 @@ from service.core.errors import (
 from service.core.ports import Commit, Lost
 from service.core.session import Result, SessionKey, Timestep
 from service.engine import Engine
+from service.sessions import Sessions
 
 MODELS = Path(__file__).parent.parent / "models"
 X = [0.7, 12.0, 54.0, 76.0, 1.0, 0.0, 1.0, 0.0]
@@ -58,3 +59,9 @@ def chunk(length: int, step: int | None = None) -> Timestep:
 
 async def outcomes(engine: Engine, *steps: Timestep, of: SessionKey | None = None) -> list[Result | BaseException]:
     return await asyncio.gather(*(engine.submit(of or key(), step) for step in steps), return_exceptions=True)
+
+
+async def opened(sessions: Sessions, *names: str, ttl_s: int | None = None) -> None:
+    """Open sessions of the demo model."""
+    for name in names:
+        await sessions.open(key(name), "hotspot", ttl_s=ttl_s)

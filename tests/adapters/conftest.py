@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_deployments import ClusterDeployment
+from tests.redis_clusters import ClusterDeployment
 from tests.servers import RedisServer, redis_binaries
 
 BINARIES = redis_binaries()

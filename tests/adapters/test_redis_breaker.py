@@ -1,14 +1,7 @@
 """The breaker's states, by a clock that the test sets."""
 
 from service.adapters.redis_breaker import Breaker
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Time
 
 
 def test_one_of_those_that_open_it_is_told_to_probe() -> None:

@@ -18,7 +18,7 @@ from service.core.ports import Commit
 from service.core.record import VERSION_SLICE
 from service.core.session import SessionKey
 from tests.contracts.test_store import session
-from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment
+from tests.redis_clusters import ClusterDeployment, ClusterNode, cluster_deployment
 from tests.servers import RedisServer
 
 PATIENT_S = 2.0

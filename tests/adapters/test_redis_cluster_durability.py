@@ -12,7 +12,7 @@ from service.adapters.redis_records import redis_key, tag_of
 from service.core.session import SessionKey
 from tests.adapters.test_redis_cluster import KEYS, commits, owner, slot_of
 from tests.contracts.test_store import session
-from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment
+from tests.redis_clusters import ClusterDeployment, ClusterNode, cluster_deployment
 
 LAST = KEYS[-1]
 """Its slot moves, and behind it the fence of its node is sent."""

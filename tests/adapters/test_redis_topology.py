@@ -9,18 +9,11 @@ import pytest
 from service.adapters.redis_address import Address
 from service.adapters.redis_topology import FIRST_PAUSE_S, LONGEST_PAUSE_S, Rereading, Topology
 from service.core.errors import StoreUnavailable
+from tests.clock import Time
 
 A, B = Address("a", 1), Address("b", 2)
 HELD_BY_A: list[Any] = [[0, 16383, [b"a", 1]]]
 HELD_BY_B: list[Any] = [[0, 16383, [b"b", 2]]]
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class TestRereading:

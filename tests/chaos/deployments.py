@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from tests.faults.test_workers import workers
 from tests.proxy import Proxy
-from tests.redis_deployments import ClusterDeployment, SentinelDeployment, cluster_deployment, sentinel_deployment
+from tests.redis_clusters import ClusterDeployment, cluster_deployment
+from tests.redis_deployments import SentinelDeployment, sentinel_deployment
 from tests.servers import ConveyorServer, RedisServer, redis_command
 from tests.test_gateway import Nginx
 

@@ -12,7 +12,7 @@ from service.beside import beside
 from service.core.ports import StateStore
 from service.core.quota import LOOK_AT_ONCE, Look, Place, Places
 from service.core.session import SessionKey
-from tests.redis_deployments import cluster_deployment
+from tests.redis_clusters import cluster_deployment
 from tests.servers import RedisServer, redis_binaries
 
 REDISES = dict(redis_binaries())

@@ -13,7 +13,8 @@ from service.core.errors import InvalidInput
 from service.core.ports import Commit, Lost, StateStore
 from service.core.record import VERSION_SLICE, encode
 from service.core.session import ModelRef, Session, SessionKey
-from tests.redis_deployments import cluster_deployment, sentinel_deployment
+from tests.redis_clusters import cluster_deployment
+from tests.redis_deployments import sentinel_deployment
 from tests.servers import RedisServer, redis_binaries
 
 REDISES = dict(redis_binaries())

@@ -1,4 +1,7 @@
-"""The batch former, by example; `test_batch_machine.py` tries any interleaving."""
+"""The batch former, by example.
+
+`test_batch_machine.py` tries any interleaving, `test_batch_fairness.py` some who send more than their share.
+"""
 
 from dataclasses import dataclass
 
@@ -58,69 +61,3 @@ def test_what_is_abandoned_is_handed_over_and_gone() -> None:
     assert former.idle
     assert former.waiting == 0
     assert former.take(0.0) is None
-
-
-def of_tenants(**options: int) -> BatchFormer[str, Step]:
-    """A former of sessions that are called for their tenant's first letter and a number."""
-    return BatchFormer(tenant_of=lambda key: key[0], **options)
-
-
-def taken(former: BatchFormer[str, Step], now: float = 0.0) -> list[str]:
-    batch = former.take(now)
-    assert batch is not None
-    former.done(batch)
-    return [turn.key for turn in batch.turns]
-
-
-def test_a_tenant_that_floods_takes_no_place_from_its_neighbour() -> None:
-    former = of_tenants(max_sessions=16, max_turn=4)
-    for number in range(100):
-        former.add(f"a{number}", Step(number))
-    for number in range(5):
-        former.add(f"b{number}", Step(number))
-    assert [key for key in taken(former) if key[0] == "b"] == [f"b{number}" for number in range(5)]
-
-
-def test_tenants_share_in_timesteps_and_not_in_turns() -> None:
-    former = of_tenants(max_sessions=4, max_turn=4)
-    for session in range(8):
-        former.add(f"a{session}", Step(0, length=4))
-    for session in range(32):
-        former.add(f"b{session}", Step(0))
-    order = [key[0] for _ in range(10) for key in taken(former)]
-    assert order[:20] == ["a", *"bbbb"] * 4
-
-
-def test_a_tenant_with_nothing_else_to_do_gets_all_that_is_left() -> None:
-    former = of_tenants(max_sessions=16, max_turn=4)
-    for number in range(40):
-        former.add(f"a{number}", Step(number))
-    former.add("b0", Step(0))
-    assert len(taken(former)) == 16
-
-
-def test_batches_are_smaller_while_tenants_share() -> None:
-    former = of_tenants(max_sessions=256)
-    for number in range(1000):
-        former.add(f"a{number}", Step(number))
-    assert len(taken(former)) == 256
-    former.add("b0", Step(0))
-    assert len(taken(former)) == 64
-    assert len(taken(former, 0.5)) == 64, "the neighbour may come again at any moment"
-    assert len(taken(former, 1.6)) == 256
-
-
-def test_the_waiting_timesteps_of_each_tenant_are_known() -> None:
-    former = of_tenants(max_sessions=2)
-    for number in range(3):
-        former.add(f"a{number}", Step(number, length=2))
-    former.add("b0", Step(9))
-    assert (former.waiting_of("a"), former.waiting_of("b"), former.waiting_of("c")) == (6, 1, 0)
-    assert (former.tenants("a"), former.tenants("c")) == (2, 3)
-    batch = former.take(0.0)
-    assert batch is not None
-    assert (former.waiting_of("a"), former.waiting) == (4, 4)
-    former.done(batch, again=batch.turns)
-    assert (former.waiting_of("a"), former.waiting) == (6, 7)
-    former.abandon()
-    assert (former.waiting_of("a"), former.tenants("a")) == (0, 1)

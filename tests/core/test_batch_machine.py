@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
 
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -218,62 +217,3 @@ def _number(step: Step) -> int:
 
 TestFormer = Former.TestCase
 TestFormer.settings = examples(200, steps=60)
-
-
-@given(
-    greedy=st.integers(1, 8),
-    backlog=st.integers(1, 30),
-    max_sessions=st.integers(1, 4),
-    arrives=st.integers(0, 20),
-)
-@examples(60)
-def test_a_flood_holds_up_a_modest_session_by_no_more_than_one_turn_of_each(
-    greedy: int, backlog: int, max_sessions: int, arrives: int
-) -> None:
-    former: BatchFormer[SessionKey, Step] = BatchFormer(max_sessions=max_sessions, max_turn=MAX_TURN)
-    numbers = count(1)
-    modest = SessionKey("modest", "only")
-    flood = [SessionKey("greedy", str(i)) for i in range(greedy)]
-    for key in flood * backlog:
-        former.add(key, Step(next(numbers)))
-    for batches in range(arrives + greedy + 1):
-        if batches == arrives:
-            former.add(modest, Step(next(numbers)))
-        batch = former.take(0.0)
-        assert batch is not None
-        if any(turn.key == modest for turn in batch.turns):
-            assert batches - arrives <= -(-greedy // max_sessions)
-            return
-        former.done(batch)
-        for turn in batch.turns:  # the flood does not abate
-            former.add(turn.key, Step(next(numbers)))
-    raise AssertionError("the modest session starves")
-
-
-@given(
-    sessions=st.integers(1, 6),
-    steps=st.integers(1, 64),
-    at_once=st.booleans(),
-    max_sessions=st.sampled_from([1, 4, 16, 64]),
-)
-@examples(60)
-def test_a_tenant_with_long_turns_takes_no_more_than_its_share(
-    sessions: int, steps: int, at_once: bool, max_sessions: int
-) -> None:
-    """Few sessions with many steps each, which wait behind the turn in flight or come when that has ended."""
-    former: BatchFormer[SessionKey, Step] = BatchFormer(max_sessions=max_sessions, tenant_of=attrgetter("tenant"))
-    numbers = count(1)
-    few = [SessionKey("few", str(i)) for i in range(sessions)]
-    many = [SessionKey("many", str(i)) for i in range(2 * max_sessions)]
-    for key in [*few * steps * (1 + at_once), *many]:
-        former.add(key, Step(next(numbers)))
-    taken: Counter[str] = Counter()
-    for now in range(50):
-        batch = former.take(now / 1000)
-        assert batch is not None
-        former.done(batch)
-        for turn in batch.turns:
-            taken[turn.key.tenant] += len(turn.steps)
-            for _ in turn.steps:
-                former.add(turn.key, Step(next(numbers)))
-    assert taken["few"] <= taken["many"] + 64 + 16, "a turn and a quantum ahead at most"

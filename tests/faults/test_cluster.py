@@ -18,7 +18,8 @@ from tests.chaos.checker import Terms
 from tests.chaos.siege import besiege
 from tests.e2e.command import conveyor
 from tests.faults.failover import replay, settled, undisturbed, until
-from tests.redis_deployments import ClusterDeployment, ClusterNode, cluster_deployment, cut_off, is_level
+from tests.redis_clusters import ClusterDeployment, ClusterNode, cluster_deployment
+from tests.redis_deployments import cut_off, is_level
 from tests.servers import ConveyorServer
 from tests.streaming_client import open_session, reading
 

@@ -19,7 +19,8 @@ from service.core.session import SessionKey
 from tests.chaos.checker import Terms
 from tests.chaos.siege import besiege
 from tests.contracts.test_store import session
-from tests.redis_deployments import cluster_deployment, is_level, replicated
+from tests.redis_clusters import cluster_deployment
+from tests.redis_deployments import is_level, replicated
 from tests.servers import ConveyorServer, RedisServer, ServerFailed, redis_binaries, redis_command, wait_until
 from tests.streaming_client import open_session, reading
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.wire import readings, require_problem, require_problem_body, step, stream, stream_at
 from tests.e2e.command import conveyor
-from tests.redis_deployments import cluster_deployment
+from tests.redis_clusters import cluster_deployment
 from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer, redis_command, wait_until
 

@@ -1,25 +1,20 @@
-"""Rate limits: counted in timesteps, refused one by one, told in the headers, kept by all processes together."""
+"""Rate limits: counted in timesteps, refused one by one, told in the headers."""
 
 import re
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import httpx
 import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
-from tests.api.wire import Stream, readings, require_problem, require_problem_body, step_count, stream, stream_at
+from tests.api.wire import require_problem, require_problem_body, step_count, stream
+from tests.security.callers import SELDOM, Caller, X
 from tests.security.credentials import ALL, KeyRing, bearer
-from tests.servers import ConveyorServer, RedisServer
-
-X = readings(1)[0]
-SELDOM = 0.001
-"""Timesteps per second, so few that no test sees a bucket fill."""
+from tests.servers import ConveyorServer
 
 
 class Holder(NamedTuple):
@@ -49,32 +44,6 @@ HOLDERS = {
 }
 
 
-class Caller:
-    """Somebody who asks a service."""
-
-    def __init__(self, service: ConveyorServer, headers: dict[str, str]) -> None:
-        self.service = service
-        self.headers = headers
-        self.client = httpx.Client(base_url=service.url, headers=headers, timeout=30)
-
-    def open(self, *ids: str) -> None:
-        for session_id in ids:
-            assert self.client.put(f"/v1/sessions/{session_id}", json={"model": "hotspot"}).status_code == 201
-
-    def step(self, session_id: str, x: object = X, **fields: object) -> httpx.Response:
-        return self.client.post(f"/v1/sessions/{session_id}/steps", json={"x": x, **fields})
-
-    def socket(self, path: str = "/v1/stream") -> Any:
-        return stream_at(self.service, path, additional_headers=self.headers)
-
-    def ask_until_refused(self) -> int:
-        """Return how many requests were answered before one was refused."""
-        for count in range(1000):
-            if self.client.get("/v1/models").status_code == 429:
-                return count
-        raise AssertionError("nothing was refused")
-
-
 @pytest.fixture(scope="module")
 def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Caller]]:
     """Those of `HOLDERS`, at one service."""
@@ -89,15 +58,6 @@ def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Call
         for caller in found.values():
             stack.enter_context(caller.client)
         yield found
-
-
-@contextmanager
-def limited(redis: RedisServer, rate: float, burst: int, **settings: object) -> Iterator[Caller]:
-    """A service that anybody may ask, for so many timesteps."""
-    with ConveyorServer(redis_url=redis.url, rate_limit=rate, rate_burst=burst, **settings) as service:
-        caller = Caller(service, {})
-        with caller.client:
-            yield caller
 
 
 def told(response: httpx.Response) -> tuple[int, int]:
@@ -235,59 +195,6 @@ def test_a_flood_of_one_key_leaves_the_others_what_they_have(callers: dict[str, 
 
 def test_a_key_without_a_limit_has_that_of_all(callers: dict[str, Caller]) -> None:
     assert callers["default"].ask_until_refused() == 3
-
-
-def test_a_process_that_comes_later_knows_what_was_spent() -> None:
-    with RedisServer() as redis:
-        with limited(redis, SELDOM, 5) as caller:
-            caller.open("pump")
-            assert caller.step("pump", [X] * 4).status_code == 200
-        with limited(redis, SELDOM, 5) as caller:
-            assert caller.client.get("/v1/models").status_code == 200, "it learns of it with the first request"
-            time.sleep(0.5)
-            require_problem(caller.client.get("/v1/sessions/pump"), 429, "rate_limited")
-
-
-def test_where_redis_was_away_the_limits_are_kept_and_settled_later() -> None:
-    with RedisServer() as redis, limited(redis, SELDOM, 5, store_timeout_s=0.5) as caller:
-        assert caller.client.get("/v1/models").status_code == 200
-        redis.kill()
-        assert caller.ask_until_refused() == 4
-        redis.start()
-        with limited(redis, SELDOM, 5) as other:
-            other.client.get("/v1/models")
-            time.sleep(1.5)
-            assert other.ask_until_refused() == 0
-
-
-def flood(caller: Caller, session_id: str, until: float) -> int:
-    """Send steps without a pause; return how many were applied."""
-    applied = 0
-    with caller.socket(f"/v1/sessions/{session_id}/stream") as opened:
-        opened.receive()
-        while time.monotonic() < until:
-            applied += _applied(opened)
-    return applied
-
-
-def _applied(opened: Stream, size: int = 10) -> int:
-    opened.send(*({"x": X} for _ in range(size)))
-    return sum("step" in opened.receive() for _ in range(size))
-
-
-def test_two_processes_on_one_redis_keep_one_limit() -> None:
-    rate, burst, seconds = 60, 30, 4.0
-    with RedisServer() as redis, limited(redis, rate, burst) as one, limited(redis, rate, burst) as two:
-        one.open("a", "b", "c", "d")
-        time.sleep(1)
-        began = time.monotonic()
-        with ThreadPoolExecutor(4) as pool:
-            floods = partial(flood, until=began + seconds)
-            applied = sum(pool.map(floods, (one, two, one, two), "abcd"))
-        took = time.monotonic() - began
-    print(f"{applied} steps in {took:.2f} s at {rate}/s, burst {burst}, on two processes")
-    assert applied <= 2 * (burst + rate * 0.1) + rate * took, "beyond the bound that docs/security.md states"
-    assert applied >= 0.5 * rate * seconds, "less than half of what is allowed"
 
 
 @pytest.mark.parametrize("limit", [{"rate_limit": 0}, {"rate_limit": -1}, {"rate_burst": 5}, {"allowed_origins": "a"}])
