@@ -169,7 +169,10 @@ def _turned_away(refusal: Overloaded) -> bytes:
 
 
 class _Cork:
-    """A transport that holds back the head of a response until its body comes, if it says that one will."""
+    """A transport that holds back the head of a response until its body comes, if it says that one will.
+
+    Nothing is written where the client has left: of several requests in flight, uvicorn tells the last alone.
+    """
 
     def __init__(self, transport: Any) -> None:
         self.below = transport
@@ -184,13 +187,13 @@ class _Cork:
         elif data.startswith(_STATUS_LINE) and _LENGTH in data:
             self._head = data
             return
-        self.below.write(data)
+        if not self.below.is_closing():
+            self.below.write(data)
 
     def pull(self) -> None:
         """Write what is held back."""
         if self._head:
-            self.below.write(self._head)
-            self._head = b""
+            self.write(b"")
 
     def close(self) -> None:
         self.pull()

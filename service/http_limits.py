@@ -33,6 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _bodiless_bytes = 0  # that came behind a head since the last of its body: trailers
     _head_may_be_large = False
     _deadline: Any = None
+    _last_word: Response | None = None  # a refusal that waits for the answers of earlier requests
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -48,7 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._last_word is not None:
             return  # refused, and told so
         began_before = self._in_head
         goes_on = self._unfinished and not began_before
@@ -95,6 +96,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unfinished = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if self._last_word is not None and was_last:
+            self._refuse(self._last_word)
+
+    def _should_upgrade(self) -> bool:
+        # An earlier request's answer would come among the frames: as long as one is owed, this is a GET like any other.
+        return super()._should_upgrade() and not self._owes()
+
     def handle_websocket_upgrade(self) -> None:
         self._forget_deadline()
         if (refusal := self._excess()) is None:
@@ -126,17 +137,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _cut_off(self, response: Response) -> None:
         """Close in the middle of a request, with an answer where there is none yet."""
-        if self.cycle is not None and self.cycle.response_started:
+        if self.cycle is not None and self.cycle.more_body and self.cycle.response_started:
             self.transport.close()
         else:
             self._refuse(response)
 
     def _refuse(self, response: Response) -> None:
-        """Answer in place of the application, and close."""
+        """Answer in place of the application, and close; where earlier requests wait for answers, after those."""
         if self.transport.is_closing():
             return
         self._forget_deadline()
         self._unfinished = self._in_head = False
+        if self._owes():
+            if self.cycle.more_body:  # it is the one that is refused
+                self.pipeline.popleft()
+            self._last_word = response
+            return
         status = HTTPStatus(response.status_code)
         headers = b"".join(
             b"%b: %b\r\n" % (name, value) for name, value in response.raw_headers if name != b"connection"
@@ -146,6 +162,11 @@ class BoundedProtocol(HttpToolsProtocol):
             % (status, status.phrase.encode(), headers, bytes(response.body))
         )
         self.transport.close()
+
+    def _owes(self) -> bool:
+        """Return whether there is a request before the one that is being read, or was just read, without an answer."""
+        cycle = self.cycle
+        return bool(self.pipeline) or (cycle is not None and not cycle.more_body and not cycle.response_complete)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

@@ -11,17 +11,8 @@ class Breaker:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._opened_at: float | None = None
+        self.is_open = False
         self._patient_until = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return self._opened_at is not None
-
-    @property
-    def open_for_s(self) -> float:
-        """For how long it has been open, in seconds."""
-        return 0.0 if self._opened_at is None else self._clock() - self._opened_at
 
     @property
     def patience_s(self) -> float:
@@ -33,11 +24,11 @@ class Breaker:
 
         Returns whether it was closed: then somebody has to begin to probe.
         """
-        if self._opened_at is not None:
+        if self.is_open:
             return False
-        self._opened_at = self._clock()
-        self._patient_until = self._opened_at + patience_s
+        self.is_open = True
+        self._patient_until = self._clock() + patience_s
         return True
 
     def close(self) -> None:
-        self._opened_at = None
+        self.is_open = False

@@ -23,6 +23,7 @@ UNWANTED_S = 60.0
 """Without a call for so long, a server is not tried any more: it may have left its cluster for good."""
 
 _REFUSED = (RedisError, ReplyError, OSError)
+_SILENT = "Redis cannot be used: it does not answer in time"
 
 
 class Connector:
@@ -60,9 +61,7 @@ class Connector:
             if self.channel is not None and not self.channel.closed:
                 return self.channel
             if self._breaker.is_open:
-                raise StoreUnavailable(
-                    f"Redis cannot be used: it has not answered in time for {self._breaker.open_for_s:.1f} s"
-                )
+                raise StoreUnavailable(_SILENT)
             begun = self._clock()
             try:
                 return await self._connect()
@@ -142,4 +141,6 @@ class Connector:
 def _unavailable(error: BaseException) -> StoreUnavailable:
     if isinstance(error, AuthenticationError | AuthorizationError):
         return StoreUnavailable("Redis refused the service's credentials")
+    if isinstance(error, TimeoutError):
+        return StoreUnavailable(_SILENT)
     return StoreUnavailable(f"Redis cannot be used: {tls_refusal(error) or str(error) or type(error).__name__}")

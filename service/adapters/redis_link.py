@@ -11,7 +11,7 @@ from service.adapters.redis_connector import Connector
 from service.adapters.redis_durability import Durability, Guard
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
 
-_CREDENTIALS = ("NOAUTH", "WRONGPASS", "NOPERM")
+_CREDENTIALS = ("NOAUTH", "WRONGPASS")
 DEMOTED = ("READONLY", "MASTERDOWN")
 """Codes of a server that is not the master, or no longer."""
 
@@ -216,4 +216,8 @@ def refusal(error: ReplyError) -> StoreUnavailable | StoreFull:
         return StoreFull(f"Redis is out of memory: {error}")
     if error.code in _CREDENTIALS:
         return StoreUnavailable("Redis refused the service's credentials")
+    if error.code == "NOPERM":  # its words may name the user
+        return StoreUnavailable(
+            "Redis does not allow the service's user all that docker/redis/users.acl lists; ACL LOG tells what it lacks"
+        )
     return StoreUnavailable(f"Redis cannot be used: {error}")

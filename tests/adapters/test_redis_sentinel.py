@@ -13,7 +13,7 @@ from service.core.ports import Commit
 from service.core.record import VERSION_SLICE
 from service.core.session import SessionKey
 from tests.contracts.test_store import session
-from tests.redis_deployments import SentinelDeployment, replicated, sentinel_deployment
+from tests.redis_deployments import SentinelDeployment, fields, replicated, sentinel_deployment
 from tests.servers import RedisServer, redis_command
 
 KEY = SessionKey("sentinel", "pump")
@@ -26,11 +26,12 @@ def deployment() -> Iterator[SentinelDeployment]:
 
 
 async def port_of(link: RedisLink) -> int:
-    (_, port) = (await link.call("CONFIG", "GET", "port")).value
-    return int(port)
+    info = (await link.call("INFO", "server")).value.decode()
+    return int(fields(info)["tcp_port"])
 
 
 async def test_it_leads_to_the_master_and_its_database(deployment: SentinelDeployment) -> None:
+    redis_command(deployment.master.url, "ACL", "SETUSER", "default", "+select")
     link = RedisLink(f"{deployment.url}/3", timeout_s=5.0)
     assert await port_of(link) == deployment.master.port
     await link.call("SET", "conveyor:somewhere", "x")
@@ -106,7 +107,7 @@ def connections(server: RedisServer) -> int:
 
 
 async def test_what_is_in_flight_on_a_connection_that_is_left_is_answered() -> None:
-    with RedisServer() as server:
+    with RedisServer(restricted=False) as server:  # the link is tried with commands that the service never sends
         link = RedisLink(server.url, timeout_s=2.0)
         await link.call("PING")
         waiting = asyncio.create_task(link.call_once("BLPOP", "nothing", 0.3))

@@ -169,13 +169,19 @@ async def test_what_comes_behind_a_step_that_waits_is_answered_in_its_order(busy
 async def test_clients_that_leave_while_their_requests_wait_leave_nothing_behind(busy: ConveyorServer) -> None:
     (name,) = names = await opened(busy, 1)
     async with Crowd(busy, names):
-        for _ in range(20):
+        for attempt in range(20):
             ends = [await asyncio.open_connection("127.0.0.1", busy.port) for _ in range(20)]
             for _, writer in ends:
-                writer.write(plain_step(name))
+                writer.write(plain_step(name) * (1 + attempt % 2))
             await asyncio.sleep(0.005)
-            for _, writer in ends:
-                writer.transport.abort()
+            if attempt % 4 < 2:
+                for _, writer in ends:
+                    writer.transport.abort()
+            else:
+                for reader, writer in ends:
+                    writer.write_eof()
+                    await asyncio.wait_for(reader.read(), 30)
+                    writer.close()
         answers = await answers_of_one_connection(busy, plain_step(name), 20)
     assert {status.split()[1] for status, _ in answers} <= {b"200", b"429"}
     assert "Traceback" not in busy.output()

@@ -43,8 +43,7 @@ def url_of(redis: RedisServer) -> str:
 
 def refused(redis: RedisServer) -> set[str]:
     """The commands, keys and users that Redis has refused."""
-    entries = [dict(zip(entry[::2], entry[1::2], strict=True)) for entry in redis_command(redis.url, "ACL", "LOG")]
-    return {str(entry["object"]) for entry in entries}
+    return {entry["object"] for entry in redis_command(redis.url, "ACL", "LOG")}
 
 
 def called(redis: RedisServer) -> set[str]:
@@ -167,6 +166,14 @@ async def test_every_command_that_is_allowed_is_used(redis: RedisServer) -> None
 def test_what_the_service_does_not_do_its_user_may_not(redis: RedisServer, command: tuple[str, ...]) -> None:
     with pytest.raises(Exception, match=r"(?i)noperm|permission|can't (run|access)"):
         redis_command(url_of(redis), *command)
+
+
+def test_a_user_who_may_do_too_little_is_not_told_that_its_password_is_wrong(redis: RedisServer) -> None:
+    redis_command(redis.url, "ACL", "SETUSER", "conveyor", "-info")
+    done = conveyor("sessions", "list", redis_url=url_of(redis))
+    assert done.returncode == 1
+    assert "does not allow the service's user all that docker/redis/users.acl lists" in done.stderr
+    assert refused(redis) == {"info"}
 
 
 class ComposeRedis(Server):

@@ -126,6 +126,7 @@ def test_both_sides_must_mean_tls(server: SecureRedis, redis: RedisServer) -> No
         status, said = listing(url)
         assert status == 1
         assert "Redis cannot be used" in said
+    assert "it does not answer in time" in said
     assert "speaking TLS there?" in said
 
 
