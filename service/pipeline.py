@@ -1,49 +1,23 @@
 """A batch's way: plan, run, commit, answer."""
 
 import asyncio
-import random
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from service.abreast import Abreast, Sheet, line_up
 from service.core.cache import RecordCache
-from service.core.columns import Floats, Layout
-from service.core.errors import ConveyorError, DeadlineExceeded, NonFiniteOutput, OutcomeUnknown
+from service.core.columns import Floats
+from service.core.errors import ConveyorError, DeadlineExceeded, OutcomeUnknown
 from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
 from service.core.turn import Turn
 from service.frame import frames
-from service.pending import Pending, Run, StepBatch, StepTurn, refuse
+from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.planner import Groups, Planner, not_found
-from service.ran import Ran, RanSheet, RanTurns
-
-
-class _Made(NamedTuple):
-    """What a run has made of those `rows` that came out well: outputs (rows, time, …), and states (rows, …)."""
-
-    rows: Sequence[int]
-    outputs: Floats
-    state: Floats
-
-
-class _Stamp(TypedDict):
-    """What tells a write from others. See `service.core.session.Session`."""
-
-    nonce: int
-    now_ms: int
-
+from service.ran import Ran
+from service.runner import Runner
 
 _Run = Callable[[], Awaitable[Ran | None]]
-
-INLINE_SECONDS = 1e-3
-"""A run that takes no longer is made on the event loop. A thread would have to wait for the interpreter lock when it is
-done, up to 5 ms while the loop is busy, and the batch with it."""
 
 _HALVED, _PART = 32, 128
 """A batch of so many sessions is run and sent to the store in halves, a larger one in parts of about `_PART`: the store
@@ -55,17 +29,18 @@ class Pipeline:
 
     def __init__(self, store: StateStore, models: Models, observer: Observer, cache: RecordCache, clock: Clock) -> None:
         self._store = store
-        self._models = models
         self._observer = observer
         self._cache = cache
         self._clock = clock
         self._planner = Planner(store, models, observer, cache, clock)
-        # To be unlike all others is enough: nobody gains by guessing one, and the system's generator is a system call.
-        self._nonces = random.Random(secrets.randbits(256))  # noqa: S311  # nosec B311
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="run")
+        self._runner = Runner(models, observer, cache, clock)
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._runner.close()
+
+    async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
+        """Run a model outside of any batch. See `Model.run`."""
+        return await self._runner.run(model, x, state)
 
     async def advance(self, batch: StepBatch) -> list[StepTurn]:
         """Answer a batch's steps. Returns the turns that are to be made again."""
@@ -107,17 +82,6 @@ class Pipeline:
             for ran in made:
                 asyncio.get_running_loop().call_soon(ran.render)
 
-    async def run(self, model: Model, x: Floats, state: Floats) -> tuple[Floats, Floats]:
-        """Run a model, in a thread where it would hold up the event loop. See `Model.run`."""
-        started = self._clock()
-        if model.seconds(*x.shape[:2]) <= INLINE_SECONDS:
-            results = model.run(x, state)
-        else:
-            results = await asyncio.get_running_loop().run_in_executor(self._threads, model.run, x, state)
-        self._observer.stage("run", self._clock() - started)
-        self._observer.batch(model.ref, x.shape[0])
-        return results
-
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
 
@@ -131,11 +95,11 @@ class Pipeline:
         for abreast in lined:
             for rows in _parts(len(abreast)):
                 planned, missing = self._planner.plan_abreast(abreast[rows])
-                runs += [partial(self._run_sheet, sheet, again) for sheet in planned]
+                runs += [partial(self._runner.sheet, sheet, again) for sheet in planned]
                 if missing is not None:
                     work.append(self._read_abreast(missing, again))
         for (layout, _), group in groups.items():
-            runs += [partial(self._run_turns, layout, group[rows], again) for rows in _parts(len(group))]
+            runs += [partial(self._runner.turns, layout, group[rows], again) for rows in _parts(len(group))]
         return runs, [asyncio.create_task(each) for each in work]
 
     async def _read_turns(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
@@ -145,80 +109,13 @@ class Pipeline:
         await self._run_read(*await self._planner.read_abreast(abreast), again)
 
     async def _run_read(self, planned: Sequence[Sheet], groups: Groups, again: list[StepTurn]) -> None:
-        ran = [await self._run_sheet(sheet, again) for sheet in planned]
-        ran += [await self._run_turns(layout, group, again) for (layout, _), group in groups.items()]
+        ran = [await self._runner.sheet(sheet, again) for sheet in planned]
+        ran += [await self._runner.turns(layout, group, again) for (layout, _), group in groups.items()]
         # All of them, whatever becomes of one: what is still being written may not be refused yet.
         writing = [self._commit(each, again) for each in ran if each is not None]
         failures = await asyncio.gather(*writing, return_exceptions=True)
         for failure in filter(None, failures):
             raise failure
-
-    async def _run_turns(self, layout: Layout, group: list[Run], again: list[StepTurn]) -> Ran | None:
-        """Run turns of one model and one length as one batch; return what came out well."""
-        x = np.frombuffer(b"".join([run.plan.x for run in group]), np.float32)
-        x = x.reshape(len(group), -1, layout.spec.width)
-        state = layout.states([run.record for run in group])
-        made = await self._run(layout, x, state, lambda rows: [group[row].turn for row in rows], again)
-        if made is None:
-            return None
-        group = [group[row] for row in made.rows]
-        ended = made.outputs[:, -1]
-        records = [run.record for run in group]
-        return RanTurns(group, layout.advance(records, x.shape[1], made.state, ended, **self._stamp()), made.outputs)
-
-    async def _run_sheet(self, sheet: Sheet, again: list[StepTurn]) -> Ran | None:
-        """Run single timesteps side by side; return what came out well."""
-        abreast, columns = sheet
-        made = await self._run(columns.layout, sheet.x, columns.state, abreast.turns, again)
-        if made is None:
-            return None
-        if len(made.rows) < len(abreast):
-            abreast, columns = abreast.pick(made.rows), columns.pick(made.rows)
-        records = columns.advance(1, made.state, made.outputs[:, -1], **self._stamp())
-        return RanSheet(columns, abreast, records, made.outputs)
-
-    def _stamp(self) -> _Stamp:
-        return {"nonce": self._nonces.getrandbits(64), "now_ms": unix_ms()}
-
-    async def _run(
-        self,
-        layout: Layout,
-        x: Floats,
-        state: Floats,
-        turns: Callable[[Sequence[int]], list[StepTurn]],
-        again: list[StepTurn],
-    ) -> _Made | None:
-        """Run sessions of one model; `turns` are those of some rows.
-
-        One without a finite answer is put into `again`, its session to be read anew and its steps to be taken one by
-        one, so that no step is refused for the company it was in or on the word of an old record; the second time it
-        is refused.
-        """
-        rows: Sequence[int] = range(len(x))
-        try:
-            outputs, state = await self.run(self._models.holding(layout.ref), x, state)
-        except ConveyorError as error:
-            for turn in turns(rows):
-                self._refuse(turn.steps, error)
-            return None
-        if not all_finite(outputs, state):
-            finite = finite_rows(outputs, state)
-            for turn in turns(np.flatnonzero(~finite).tolist()):
-                self._not_finite(turn, again)
-            rows = np.flatnonzero(finite).tolist()
-            if not rows:
-                return None
-            outputs, state = outputs[rows], state[rows]
-        return _Made(rows, outputs, state)
-
-    def _not_finite(self, turn: StepTurn, again: list[StepTurn]) -> None:
-        self._cache.drop(turn.key)
-        if turn.steps[0].alone:
-            self._refuse(turn.steps, NonFiniteOutput("the model has no finite answer to this; nothing advanced"))
-            return
-        for step in turn.steps:
-            step.alone = True
-        again.append(turn)
 
     async def _commit(self, ran: Ran, again: list[StepTurn]) -> None:
         """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
@@ -265,19 +162,3 @@ def _parts(count: int) -> Iterator[slice]:
     parts = min(max(fewest, round(count / _PART)), count)
     for i in range(parts):
         yield slice(i * count // parts, (i + 1) * count // parts)
-
-
-def all_finite(*parts: Floats) -> bool:
-    return all(np.logical_and.reduce(np.isfinite(part), axis=None) for part in parts)
-
-
-def finite_rows(*parts: Floats) -> NDArray[np.bool_]:
-    """Return for each row (first axis) whether all of its numbers are finite."""
-    finite: NDArray[np.bool_] = np.logical_and.reduce(
-        [np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts]
-    )
-    return finite
-
-
-def unix_ms() -> int:
-    return time.time_ns() // 1_000_000

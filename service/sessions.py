@@ -20,10 +20,10 @@ from service.core.ports import Model, Models, Page, StateStore
 from service.core.session import Session, SessionKey, Values
 from service.core.timestep import rows
 from service.engine import Engine
-from service.pipeline import all_finite, unix_ms
 from service.planner import not_found
 from service.quotas import Quota
 from service.registry import Registry
+from service.runner import all_finite, unix_ms
 
 _MAX_STEP = 2**52
 """What a record may say that it has consumed. Beyond twice that, numbers in JSON are no longer exact."""
