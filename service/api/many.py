@@ -11,7 +11,7 @@ from service.api.dependencies import Limits
 from service.api.encodings import Encoding
 from service.api.messages import Addressed, rest_answer, rest_answers, rest_error, single_timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
-from service.core.session import Result, SessionKey
+from service.core.session import Result, SessionKey, keys_of
 from service.frame import Answers, Frame
 from service.rates import Submitter
 
@@ -71,7 +71,7 @@ def _submit_frame(
     if {step.outputs for step in plain} != {"last"}:
         return None
     x = single_timesteps([step.x for step in plain], limits.max_width)
-    keys = [SessionKey(tenant, step.session_id) for step in plain]
+    keys = keys_of(tenant, [step.session_id for step in plain])
     if x is None or len(set(keys)) < len(keys):
         return None
 
