@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.memory_limit import available_bytes
+from tests.process import REPOSITORY
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 UNLIMITED_V1 = 2**63 - 4096
@@ -52,5 +53,7 @@ def test_without_control_groups_it_is_what_the_machine_has(tmp_path: Path) -> No
 def test_a_shell_that_limits_address_space_counts() -> None:
     limited = f"ulimit -v {2**30 // 1024} && exec {sys.executable} -c"
     code = "'from service.memory_limit import available_bytes; print(available_bytes())'"
-    found = subprocess.run(["sh", "-c", f"{limited} {code}"], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        ["sh", "-c", f"{limited} {code}"], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
     assert int(found.stdout) <= 2**30

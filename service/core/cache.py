@@ -19,6 +19,7 @@ BESIDE = 320
 """Bytes that are counted for a session beside its record."""
 
 _FEWEST = 256
+_NOBODY = ("", "")
 _ROW_BITS = 40
 _ROW = 2**_ROW_BITS - 1
 _FORGOTTEN_AT_ONCE = 16
@@ -44,7 +45,7 @@ class RecordCache:
         self._size = size
         self._used = 0
         self._entries: dict[tuple[str, str], int] = {}
-        self._keys: list[tuple[str, str] | None] = []
+        self._keys: list[tuple[str, str]] = []
         self._free: list[int] = []
         self._places: NDArray[np.int64] = np.empty(_FEWEST, np.int64)
         """Where an entry's record is: the slab's number, and behind it the row."""
@@ -81,7 +82,7 @@ class RecordCache:
         moved = slab.remove(row)
         if moved is not None:
             self._places[moved] = self._places[entry]
-        self._keys[entry] = None
+        self._keys[entry] = _NOBODY
         self._free.append(entry)
         self._recency.forget(entry)
         self._used -= _cost(slab.layout)
@@ -187,18 +188,16 @@ class RecordCache:
                 self._forget(entry)
 
     def _forget(self, entry: int) -> None:
-        key = self._keys[entry]
-        assert key is not None
-        self.drop(key)
+        self.drop(self._keys[entry])
 
     def _add(self, key: SessionKey, slab: Slab) -> None:
         if not self._free:
             self._free.append(len(self._keys))
-            self._keys.append(None)
+            self._keys.append(_NOBODY)
         entry = self._free.pop()
         if entry == len(self._places):
             self._places = np.concatenate([self._places, np.empty_like(self._places)])
-        plain = tuple(key)
+        plain = key.tenant, key.session_id
         self._entries[plain] = entry
         self._keys[entry] = plain
         self._places[entry] = slab.number << _ROW_BITS | slab.add(entry)

@@ -94,7 +94,8 @@ class Recency:
             self._length -= len(page.things) - len(valid.things)
             if self._cleared and len(self._cleared[-1].things) + len(valid.things) <= _PAGE:
                 before = self._cleared.pop()
-                valid = _Page(*map(np.concatenate, zip(before, valid, strict=True)))
+                things = np.concatenate([before.things, valid.things])
+                valid = _Page(things, np.concatenate([before.touches, valid.touches]))
             self._cleared.append(valid)
 
     def _valid(self, page: _Page) -> _Page:

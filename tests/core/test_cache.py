@@ -1,5 +1,5 @@
-"""The records that a process remembers: what is put comes back bit for bit, within so much memory, and who was untouched
-for longest goes."""
+"""The records that a process remembers: what is put comes back bit for bit, in so much memory, and who was untouched for
+longest goes."""
 
 import gc
 import subprocess
@@ -20,6 +20,7 @@ from service.core.session import ModelRef, Session, SessionKey
 from service.core.slab import Slab
 from service.core.spec import Axis, Feature, ModelSpec, Output, State
 from tests.budget import examples
+from tests.process import REPOSITORY
 
 KEYS = [SessionKey("t", str(i)) for i in range(9)]
 MIB = 2**20
@@ -147,7 +148,7 @@ def test_the_collector_has_nothing_to_follow() -> None:
 def run(code: str, limit: str = "") -> str:
     """Run code that knows what this module does in a process of its own; `limit` is the shell's."""
     command = f"{limit} exec {sys.executable} -c 'from tests.core.test_cache import *\n{code}'"
-    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=REPOSITORY, check=True).stdout
 
 
 RESIDENT = """
