@@ -119,7 +119,7 @@ class RecordCache:
         entries = self._numbers(keys)
         if slab is None or not self._are_in(slab, entries):
             slab = self._new_slab(layout) if slab is None else slab
-            fits = min(slab.capacity, self._size // _cost(layout))
+            fits = min(slab.capacity, self._most(layout))
             unfit = max(len(keys) - fits, 0)
             for key in keys[:unfit]:
                 self.drop(key)
@@ -158,10 +158,14 @@ class RecordCache:
 
     def _new_slab(self, layout: Layout) -> Slab:
         self._slabs_made += 1
-        return Slab(layout, self._slabs_made, self._size // _cost(layout))
+        return Slab(layout, self._slabs_made, self._most(layout))
+
+    def _most(self, layout: Layout) -> int:
+        """Return how many records of a layout there would be if there were no others."""
+        return self._size // _cost(layout)
 
     def _admit(self, keys: Sequence[SessionKey], slab: Slab) -> None:
-        """Make room for sessions, no more than fit, and give those that have no row in a slab one."""
+        """Give sessions, no more than fit, a row in a slab each, where they have none."""
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None and self._place(entry)[0] is not slab:
@@ -169,39 +173,46 @@ class RecordCache:
         entries = self._numbers(keys)
         self._recency.touch(entries[entries >= 0].tolist())
         new = np.flatnonzero(entries < 0).tolist()
-        self._make_room(slab, len(new), kept=len(keys) - len(new))
-        self._slabs[slab.layout] = self._numbered[slab.number] = slab  # it had gone, where its last session had to go
+        excess = len(slab) + len(new) - slab.capacity
+        if excess > 0 and slab.capacity < self._most(slab.layout):
+            self._thin_out(slab, excess, kept=len(keys) - len(new))
         for i in new:
-            self._add(keys[i], slab)
+            plain = keys[i].tenant, keys[i].session_id
+            entry = self._taken_over(slab)
+            self._entries[plain] = entry = self._new_entry(slab) if entry is None else entry
+            self._keys[entry] = plain
         self._recency.touch(self._numbers(keys).tolist())
 
-    def _make_room(self, slab: Slab, count: int, *, kept: int) -> None:
-        """Forget sessions until so many more fit into a slab, but not the last `kept`."""
-        while self._used + count * _cost(slab.layout) > self._size:
-            self._forget(self._recency.oldest())
-        excess = len(slab) + count - slab.capacity
-        if excess > 0:
-            # Looking through all of its sessions takes long, so it is done rarely.
-            some = min(max(excess, len(slab) // _FORGOTTEN_AT_ONCE), len(slab) - kept)
-            order = np.argsort(self._recency.last_touches(slab.owners))[:some]
-            for entry in slab.owners[order].tolist():
-                self._forget(entry)
+    def _thin_out(self, slab: Slab, count: int, *, kept: int) -> None:
+        """Forget so many sessions of a slab, or more, as to look through it takes long; but not the last `kept`."""
+        some = min(max(count, len(slab) // _FORGOTTEN_AT_ONCE), len(slab) - kept)
+        order = np.argsort(self._recency.last_touches(slab.owners))[:some]
+        for entry in slab.owners[order].tolist():
+            self.drop(self._keys[entry])
 
-    def _forget(self, entry: int) -> None:
-        self.drop(self._keys[entry])
+    def _taken_over(self, slab: Slab) -> int | None:
+        """Forget sessions until there is room for one in this slab; return the entry of the last, if it was in it."""
+        while self._used + _cost(slab.layout) > self._size:
+            oldest = self._recency.oldest()
+            if self._places[oldest] >> _ROW_BITS == slab.number:
+                self._recency.forget(oldest)
+                del self._entries[self._keys[oldest]]
+                return oldest
+            self.drop(self._keys[oldest])
+        return None
 
-    def _add(self, key: SessionKey, slab: Slab) -> None:
+    def _new_entry(self, slab: Slab) -> int:
+        """Return an entry with a row in this slab."""
+        self._slabs[slab.layout] = self._numbered[slab.number] = slab  # not yet, or no longer, where it has no others
         if not self._free:
             self._free.append(len(self._keys))
             self._keys.append(_NOBODY)
         entry = self._free.pop()
         if entry == len(self._places):
             self._places = np.concatenate([self._places, np.empty_like(self._places)])
-        plain = key.tenant, key.session_id
-        self._entries[plain] = entry
-        self._keys[entry] = plain
         self._places[entry] = slab.number << _ROW_BITS | slab.add(entry)
         self._used += _cost(slab.layout)
+        return entry
 
 
 def _cost(layout: Layout) -> int:

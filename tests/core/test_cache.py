@@ -1,4 +1,4 @@
-"""The records that a process remembers: what is put comes back bit for bit, in so much memory, and who was untouched for
+"""The records that a process remembers: what is put comes back bit for bit, in so much memory; who was untouched for
 longest goes."""
 
 import gc
