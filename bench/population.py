@@ -30,8 +30,9 @@ DISTINCT = 64
 SEEDED_STEPS = 16
 _AT_ONCE = 500
 """Commands in one write to the socket."""
-_IN_A_CALL, _CALLS_AT_ONCE = 256, 2
-"""Steps in a call to the service, and calls that are under way: what it takes without a queue."""
+IN_A_CALL = 1024
+"""Steps in a call to the service. In calls of 256, two of them under way, they take a sixth longer."""
+_ERROR = msgspec.msgpack.encode("error")
 _OK = b"+OK\r\n"
 _THERE = b":1\r\n"
 
@@ -85,14 +86,14 @@ def _parts(prefix: str, count: int, tenant: str) -> Iterator[list[bytes]]:
 
 def go_through(server: Server, prefix: str, count: int) -> Sent:
     """Let the service take a step of each session that `fill` has set. Raises RuntimeError where one is refused."""
-    return asyncio.run(send_once(server.url, _calls(prefix, count), _CALLS_AT_ONCE, 200))
+    return asyncio.run(send_once(server.url, _calls(prefix, count), 1, 200, _ERROR))
 
 
 def _calls(prefix: str, count: int) -> Iterator[bytes]:
     encoding = ENCODINGS["msgpack"]
     sent = [encoding.timestep(row) for row in rows()]
-    for first in range(0, count, _IN_A_CALL):
-        some = range(first, min(first + _IN_A_CALL, count))
+    for first in range(0, count, IN_A_CALL):
+        some = range(first, min(first + IN_A_CALL, count))
         steps = [{"session_id": session_id(prefix, i), "x": row_at(sent, i, 0)} for i in some]
         yield request("/v1/steps", encoding.encode({"steps": steps}), encoding.media_type)
 

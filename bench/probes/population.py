@@ -1,8 +1,8 @@
 """The same load on many live sessions and on a thousand, each in a Redis and a service of its own.
 
-Every connection goes round a share of all sessions, in an order that is drawn anew for each round. Among a million this is
-measured twice: with a service that remembers none, so that each step reads its session from Redis, and with one that has
-its default settings and has gone through all of them once. Among a thousand, each is remembered.
+Every connection goes round a share of all sessions, in an order that is drawn anew for each round. Among a million this
+is measured twice: with a service that remembers none, so that each step reads its session from Redis, and with one of
+default settings that has gone through all of them once. Among a thousand, each is remembered.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
-import psutil
 import redis as client
 
 from bench import population
@@ -85,9 +84,11 @@ def _gone_through(server: Server, sessions: int) -> Iterator[Reading]:
     before = rss(family(server.pid))
     sent = population.go_through(server, PREFIX, sessions)
     grown = rss(family(server.pid)) - before
-    yield Reading(f"A step of each of {sessions:,} sessions, 256 a call", "steps/s", sessions / sent.seconds)
-    yield Reading(f"Service memory after it: {psutil.virtual_memory().total / 2**30:.0f} GiB there", "MiB", (before + grown) / 2**20)
-    yield Reading("The same, grown by, for each session", "B", grown / sessions)
+    yield Reading(
+        f"A step of each of {sessions:,} sessions, {population.IN_A_CALL} a call", "steps/s", sessions / sent.seconds
+    )
+    yield Reading(f"Service memory with {sessions:,} sessions remembered", "MiB", (before + grown) / 2**20)
+    yield Reading("What it grew by for each of them", "B", grown / sessions)
 
 
 def _filled(sessions: int, stack: ExitStack) -> tuple[Path, Redis, float]:
