@@ -23,8 +23,8 @@ class Recency:
     """Things in the order in which they were touched last. They are numbered from 0, without great gaps.
 
     A touch is written behind all others, which voids the thing's one before. Void ones are cleared away as more are
-    written, twice as many looked at as are written: the log has a few for each thing, a touch costs a fraction of what
-    it does in a linked list (`OrderedDict`), and nothing ever waits for a million of them to be moved.
+    written, twice as many looked at as are written: so there are never more than a few for each thing, a touch costs a
+    fraction of what it does in a linked list (`OrderedDict`), and nothing ever waits for a million to be moved.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,11 @@ class Recency:
         self._cleared: deque[_Page] = deque()
         self._written: deque[_Page] = deque()
         self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Touches that are written down, void ones among them."""
+        return self._length + len(self._coming) + len(self._fresh)
 
     def touch(self, things: Iterable[int]) -> None:
         """Put things behind all others, in this order."""
