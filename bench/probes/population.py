@@ -5,6 +5,7 @@ is measured twice: with a service that remembers none, so that each step reads i
 default settings that has gone through all of them once. Among a thousand, each is remembered.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,7 +50,7 @@ def probe(effort: Effort) -> Iterator[tuple[int, Outcome]]:
         few = _servers(few_redis, stack.enter_context(conveyor(few_redis, few_folder, core)), core)
         with conveyor(redis, folder, core, cache_mib=0) as forgetful:
             turns = [(scenario(many, read=True), _servers(redis, forgetful, core)), (scenario(FEW, read=True), few)]
-            yield from _in_turns(turns, effort.rounds, effort.warm_up_s, effort.seconds)
+            yield from _in_turns(turns, effort.rounds, effort.warm_up_s, effort.seconds / 2)
         with conveyor(redis, folder, core) as server:
             yield from ((1, reading) for reading in _gone_through(server, many))
             turns = [(scenario(many), _servers(redis, server, core)), (scenario(FEW), few)]
@@ -72,6 +73,7 @@ def sweep(counts: Sequence[int], rounds: int, warm_up_s: float, seconds: float) 
 def _in_turns(
     turns: Sequence[tuple[Scenario, Servers]], rounds: int, warm_up_s: float, seconds: float
 ) -> Iterator[tuple[int, Measurement]]:
+    os.sync()  # gigabytes have just been written, and would be flushed while it is measured
     for number in range(1, rounds + 1):
         for each, servers in turns:
             drawn = msgspec.structs.replace(each, seed=number)
