@@ -154,7 +154,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         max_wait_s=settings.max_wait_s,
-        cache_bytes=_cache_bytes(settings),
+        cache_bytes=cache_bytes(settings),
         step_timeout_s=settings.step_timeout_s,
     )
     stack.push_async_callback(engine.close)
@@ -189,7 +189,8 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
     )
 
 
-def _cache_bytes(settings: Settings) -> int:
+def cache_bytes(settings: Settings) -> int:
+    """Return how much memory a process may take to remember sessions."""
     if settings.cache_mib is not None:
         return settings.cache_mib * 2**20
     return available_bytes() // _CACHED_SHARE // settings.workers

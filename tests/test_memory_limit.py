@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.app import cache_bytes
 from service.memory_limit import available_bytes
+from service.settings import Settings
 from tests.process import REPOSITORY
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -57,3 +59,10 @@ def test_a_shell_that_limits_address_space_counts() -> None:
         ["sh", "-c", f"{limited} {code}"], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )
     assert int(found.stdout) <= 2**30
+
+
+def test_records_get_an_eighth_of_it_divided_by_the_workers() -> None:
+    assert cache_bytes(Settings()) == available_bytes() // 8
+    assert cache_bytes(Settings(workers=4)) == available_bytes() // 8 // 4
+    assert cache_bytes(Settings(cache_mib=3, workers=4)) == 3 * MIB
+    assert cache_bytes(Settings(cache_mib=0)) == 0

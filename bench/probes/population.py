@@ -1,8 +1,8 @@
 """The same load on many live sessions and on a thousand, each in a Redis and a service of its own.
 
 Every connection goes round a share of all sessions, in an order that is drawn anew for each round. Among a million this
-is measured twice: with a service that remembers none, so that each step reads its session from Redis, and with one of
-default settings that has gone through all of them once. Among a thousand, each is remembered.
+is measured twice: with a service that remembers one in a hundred, so that nearly each step reads its session from Redis,
+and with one of default settings that has gone through all of them once. Among a thousand, each is remembered.
 """
 
 import os
@@ -25,6 +25,8 @@ from bench.summary import Outcome, Reading
 
 FEW = 1000
 PREFIX = "live"
+FORGETFUL_MIB = 16
+"""Memory for some ten thousand sessions: more than a batch, so that what is read takes the usual way."""
 READ = "-read"
 """Ends the names of scenarios that are measured while the many are read first."""
 
@@ -48,7 +50,7 @@ def probe(effort: Effort) -> Iterator[tuple[int, Outcome]]:
         yield 1, Reading(title, "B", used / many - population.tensor_bytes(), REDIS_BYTES)
         few_folder, few_redis, _ = _filled(FEW, stack)
         few = _servers(few_redis, stack.enter_context(conveyor(few_redis, few_folder, core)), core)
-        with conveyor(redis, folder, core, cache_mib=0) as forgetful:
+        with conveyor(redis, folder, core, cache_mib=FORGETFUL_MIB) as forgetful:
             turns = [(scenario(many, read=True), _servers(redis, forgetful, core)), (scenario(FEW, read=True), few)]
             yield from _in_turns(turns, effort.rounds, effort.warm_up_s, effort.seconds / 2)
         with conveyor(redis, folder, core) as server:
