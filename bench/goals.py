@@ -67,6 +67,12 @@ COMPARISONS = (
     Comparison(
         "1,000,000 live sessions / 1,000", _conveyor("sessions-1000000"), _conveyor("sessions-1000"), Goal(0.9, 1.0)
     ),
+    Comparison(
+        "1,000,000 live sessions, each read from Redis first / 1,000",
+        _conveyor("sessions-1000000-read"),
+        _conveyor("sessions-1000-read"),
+        Goal(0.9, 1.0),
+    ),
     Comparison("50,000 live sessions / 1,000", _conveyor("sessions-50000"), _conveyor("sessions-1000")),
     Comparison("Two workers / one", _conveyor("workers-2"), _conveyor("workers-1")),
 )

@@ -22,16 +22,18 @@ class Sent(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
-async def send_once(url: str, requests: Iterable[bytes], connections: int, status: int) -> Sent:
+async def send_once(
+    url: str, requests: Iterable[bytes], connections: int, status: int, unwanted: bytes | None = None
+) -> Sent:
     """Send all requests over so many connections, one in flight on each.
 
-    Raises RuntimeError where one is not answered with `status`.
+    Raises RuntimeError where one is not answered with `status`, or with something that has `unwanted` in it.
     """
     host, port = urlsplit(url).netloc.split(":")
     loop = asyncio.get_running_loop()
     waiting = iter(requests)
     latencies_ns: list[int] = []
-    made = [_Connection(waiting, status, latencies_ns, loop.create_future()) for _ in range(connections)]
+    made = [_Connection(waiting, status, unwanted, latencies_ns, loop.create_future()) for _ in range(connections)]
     transports = [(await loop.create_connection(lambda each=each: each, host, int(port)))[0] for each in made]
     started = perf_counter()
     try:
@@ -52,10 +54,17 @@ class _Connection(asyncio.Protocol):
     """Takes requests from `waiting`, which all connections share; `done` when there is none left."""
 
     def __init__(
-        self, waiting: Iterator[bytes], status: int, latencies_ns: list[int], done: "asyncio.Future[None]"
+        self,
+        waiting: Iterator[bytes],
+        status: int,
+        unwanted: bytes | None,
+        latencies_ns: list[int],
+        done: "asyncio.Future[None]",
     ) -> None:
         self._waiting = waiting
         self._status = status
+        self._unwanted = unwanted
+        self._body = bytearray()
         self._latencies_ns = latencies_ns
         self._parser = HttpResponseParser(self)
         self._started = 0
@@ -76,12 +85,20 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_body(self, part: bytes) -> None:
+        if self._unwanted is not None:
+            self._body += part
+
     def on_message_complete(self) -> None:
         self._latencies_ns.append(perf_counter_ns() - self._started)
-        if (status := self._parser.get_status_code()) == self._status:
-            self.send_next()
-        else:
+        at = -1 if self._unwanted is None else self._body.find(self._unwanted)
+        if (status := self._parser.get_status_code()) != self._status:
             self._fail(f"a request was answered with {status}, and not with {self._status}")
+        elif at >= 0:
+            self._fail(f"an answer is not as it should be: {bytes(self._body[at : at + 300])!r}")
+        else:
+            self._body.clear()
+            self.send_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail("the server closed a connection on which it owed an answer")

@@ -3,6 +3,7 @@
 Their states are those of `DISTINCT` histories of `SEEDED_STEPS` timesteps, dealt out in turn.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
@@ -10,13 +11,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.encodings import ENCODINGS
 from bench.load import Sample
+from bench.once import Sent, send_once
 from bench.records import TTL_MS, record_of
 from bench.reference import MODEL, outputs_of, require_equal, rows
 from bench.resp import Link, pack
 from bench.scenarios import Scenario
-from bench.servers import Redis
-from bench.traffic import Row, row_at, session_id, share
+from bench.servers import Redis, Server
+from bench.traffic import Row, request, row_at, session_id, share
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
 from service.core import packing
@@ -27,6 +30,9 @@ DISTINCT = 64
 SEEDED_STEPS = 16
 _AT_ONCE = 500
 """Commands in one write to the socket."""
+IN_A_CALL = 1024
+"""Steps in a call to the service. In calls of 256, two of them under way, they take a sixth longer."""
+_ERROR = msgspec.msgpack.encode("error")
 _OK = b"+OK\r\n"
 _THERE = b":1\r\n"
 
@@ -76,6 +82,20 @@ def _parts(prefix: str, count: int, tenant: str) -> Iterator[list[bytes]]:
         return [pack(b"SET", _key(tenant, prefix, i), value, b"PX", TTL_MS) for i, value in values]
 
     return map(sets, _ranges(count))
+
+
+def go_through(server: Server, prefix: str, count: int) -> Sent:
+    """Let the service take a step of each session that `fill` has set. Raises RuntimeError where one is refused."""
+    return asyncio.run(send_once(server.url, _calls(prefix, count), 1, 200, _ERROR))
+
+
+def _calls(prefix: str, count: int) -> Iterator[bytes]:
+    encoding = ENCODINGS["msgpack"]
+    sent = [encoding.timestep(row) for row in rows()]
+    for first in range(0, count, IN_A_CALL):
+        some = range(first, min(first + IN_A_CALL, count))
+        steps = [{"session_id": session_id(prefix, i), "x": row_at(sent, i, 0)} for i in some]
+        yield request("/v1/steps", encoding.encode({"steps": steps}), encoding.media_type)
 
 
 def tensor_bytes() -> int:

@@ -114,6 +114,7 @@ def conveyor(
     workers: int = 1,
     patient: bool = False,
     api_keys: Path | None = None,
+    cache_mib: int | None = None,
 ) -> Iterator[Server]:
     """Run the service, on a model of the usual place in its repository (``<repository>/<name>/<version>/``).
 
@@ -125,6 +126,8 @@ def conveyor(
     environment = {"CONVEYOR_REDIS_URL": redis.url, "CONVEYOR_MODELS": str(model.parents[2])}
     if patient:
         environment["CONVEYOR_MAX_WAIT_S"] = _PATIENT_S
+    if cache_mib is not None:
+        environment["CONVEYOR_CACHE_MIB"] = str(cache_mib)
     if api_keys is not None:
         environment["CONVEYOR_API_KEYS"] = str(api_keys)
     with process(command, environment, folder / "conveyor.log", answering(port, "/readyz"), core) as pid:

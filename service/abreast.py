@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.cache import RecordCache, Slab
+from service.core.cache import RecordCache
 from service.core.columns import Columns, Floats
 from service.core.session import Result, SessionKey
 from service.core.timestep import SURELY
@@ -204,16 +204,9 @@ def sheets(abreast: Abreast, cache: RecordCache) -> tuple[list[Sheet], list[int]
 
     Returns those that can go side by side, and the rows of the others, in their order.
     """
-    rows_of: defaultdict[Slab, list[tuple[int, int]]] = defaultdict(list)
-    others: list[int] = []
-    for i, place in enumerate(cache.find(abreast.keys)):
-        if place is None:
-            others.append(i)
-        else:
-            rows_of[place[0]].append((i, place[1]))
+    found, others = cache.find(abreast.keys)
     made: list[Sheet] = []
-    for slab, places in rows_of.items():
-        at, rows = map(list, zip(*places, strict=True))
+    for slab, at, rows in found:
         some = abreast if len(at) == len(abreast) else abreast.pick(at)
         good = _good(some.x, slab.layout.spec.width)
         columns = Columns(slab.layout, slab.rows[rows])

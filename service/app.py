@@ -34,6 +34,7 @@ from service.core.rate import rate_limit
 from service.drain import Drain
 from service.engine import Engine
 from service.memory import keep_what_is_freed, spare_the_collector
+from service.memory_limit import available_bytes
 from service.quotas import Quota
 from service.rates import Rates
 from service.sessions import Sessions
@@ -47,6 +48,9 @@ OnReady = Callable[[Services], Awaitable[None]]
 
 BANNER = "banner.txt"
 """In the folder that workers share: what to tell a person when all of them serve."""
+
+_CACHED_SHARE = 8
+"""Of the memory that there is, one part in so many is for records, where the settings do not say."""
 
 
 def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: Path | None = None) -> FastAPI:
@@ -150,7 +154,7 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         max_wait_s=settings.max_wait_s,
-        cache_sessions=settings.cache_sessions,
+        cache_bytes=cache_bytes(settings),
         step_timeout_s=settings.step_timeout_s,
     )
     stack.push_async_callback(engine.close)
@@ -183,6 +187,13 @@ async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | No
         exposition=observer.exposition,
         authenticator=authenticator,
     )
+
+
+def cache_bytes(settings: Settings) -> int:
+    """Return how much memory a process may take to remember sessions."""
+    if settings.cache_mib is not None:
+        return settings.cache_mib * 2**20
+    return available_bytes() // _CACHED_SHARE // settings.workers
 
 
 def load_models(settings: Settings, *, max_batch: int) -> ModelRepository:

@@ -50,7 +50,7 @@ class Engine:
         max_batch: int = 256,
         max_queue: int = 8192,
         max_wait_s: float = 0.03,
-        cache_sessions: int = 20_000,
+        cache_bytes: int = 32 * 2**20,
         step_timeout_s: float = 10.0,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -64,7 +64,7 @@ class Engine:
             max_sessions=max_batch, tenant_of=attrgetter("tenant")
         )
         self._entrance = Entrance(self._former, self._admission, observer, clock)
-        self._cache = RecordCache(cache_sessions)
+        self._cache = RecordCache(cache_bytes)
         self._pipeline = Pipeline(store, models, observer, self._cache, clock)
         self._in_flight: dict[asyncio.Task[None], StepBatch] = {}
         self._pump_is_due = False

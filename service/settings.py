@@ -109,8 +109,9 @@ class Settings(BaseSettings):
     """Connections to this process, WebSockets included; beyond, new ones are told to come back."""
     request_timeout_s: Seconds = 30.0
     """Seconds that a request may take to arrive, from its first byte to its last, and a new connection to send one."""
-    cache_sessions: Positive = 20_000
-    """Sessions whose last record this process remembers, so that it need not be read again."""
+    cache_mib: Annotated[int, Ge(0)] | None = None
+    """MiB of memory in this process for sessions' last records, so that they need not be read again. Unset: an eighth
+    of what the machine has, or the container may use, divided by `workers`."""
 
     rate_limit: Annotated[float, Ge(SLOWEST), Le(FASTEST)] | None = None
     """Timesteps per second of one API key or token, where it has no limit of its own, on all processes together; any

@@ -1,106 +1,220 @@
-"""The records that this process committed or read last: those of one model in the rows of one matrix.
+"""The records that this process committed or read last, as many as fit into so much memory.
 
-A batch takes its sessions' rows out, and puts them back, all at once.
+Those of one model are rows of one matrix: a batch takes its sessions' rows out, and puts them back, all at once.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.core.columns import Layout, Rows
+from service.core.recency import Recency
 from service.core.session import SessionKey
+from service.core.slab import Slab
 
-_FEWEST_ROWS = 256
+BESIDE = 320
+"""Bytes that are counted for a session beside its record."""
 
-
-class Slab:
-    """Records of one layout. Rows that are not `free` are somebody's."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.rows: Rows = np.empty((0, layout.size), np.uint8)
-        self.free: list[int] = []
-
-    def take(self) -> int:
-        """Return a row that is free from now on no longer."""
-        if not self.free:
-            had = len(self.rows)
-            self.rows = np.concatenate([self.rows, np.empty((max(had, _FEWEST_ROWS), self.layout.size), np.uint8)])
-            self.free.extend(range(len(self.rows) - 1, had - 1, -1))
-        return self.free.pop()
+_FEWEST = 256
+_NOBODY = ("", "")
+_ROW_BITS = 40
+_ROW = 2**_ROW_BITS - 1
+_FORGOTTEN_AT_ONCE = 16
+"""The share, one in so many, of a slab that could not be made as large as it may be: it is forgotten together."""
 
 
-Place = tuple[Slab, int]
-"""A row of a slab."""
+class Found(NamedTuple):
+    """Sessions, by their places in what was asked for, and the rows of a slab in which their records are."""
+
+    slab: Slab
+    at: Sequence[int]
+    rows: NDArray[np.int64]
 
 
 class RecordCache:
-    """A mapping of at most `size` sessions to records that forgets the one untouched for longest."""
+    """A mapping from sessions to records that takes `size` bytes at most, and forgets the one untouched for longest.
+
+    A session is an entry, which has a number. The garbage collector has nothing to follow here, however many sessions
+    there are: it stops to watch tuples of strings, and numbers it never does.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._places: OrderedDict[SessionKey, Place] = OrderedDict()
+        self._used = 0
+        self._entries: dict[tuple[str, str], int] = {}
+        self._keys: list[tuple[str, str]] = []
+        self._free: list[int] = []
+        self._places: NDArray[np.int64] = np.empty(_FEWEST, np.int64)
+        """Where an entry's record is: the slab's number, and behind it the row."""
         self._slabs: dict[Layout, Slab] = {}
+        self._numbered: dict[int, Slab] = {}
+        self._slabs_made = 0
+        self._recency = Recency()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
+
+    @property
+    def used(self) -> int:
+        """Bytes that are taken."""
+        return self._used
 
     def get(self, key: SessionKey) -> tuple[bytes, Layout] | None:
-        place = self._places.get(key)
-        if place is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        self._places.move_to_end(key)
-        slab, row = place
+        self._recency.touch((entry,))
+        slab, row = self._place(entry)
         return slab.layout.trimmed(slab.rows[row].tobytes()), slab.layout
 
     def put(self, key: SessionKey, record: bytes, layout: Layout) -> None:
         """Keep a record that fits its layout."""
-        slab = self._slab(layout)
-        row = self._row(key, self._places.get(key), slab)
-        slab.rows[row] = np.frombuffer(layout.filled(record), np.uint8)
-        self._forget()
+        slab, entry = self._slabs.get(layout), self._entries.get(key)
+        if slab is not None and entry is not None:
+            held, row = self._place(entry)
+            if held is slab:
+                slab.rows[row] = np.frombuffer(layout.filled(record), np.uint8)
+                return
+        self.put_rows([key], layout, layout.rows([record]))
 
-    def drop(self, key: SessionKey) -> None:
-        if (place := self._places.pop(key, None)) is not None:
-            self._free(place)
+    def drop(self, key: tuple[str, str]) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
+        slab, row = self._place(entry)
+        moved = slab.remove(row)
+        if moved is not None:
+            self._places[moved] = self._places[entry]
+        self._keys[entry] = _NOBODY
+        self._free.append(entry)
+        self._recency.forget(entry)
+        self._used -= _cost(slab.layout)
+        if not len(slab):  # of a model that is served no longer, perhaps
+            del self._slabs[slab.layout], self._numbered[slab.number]
 
-    def find(self, keys: Sequence[SessionKey]) -> list[Place | None]:
-        """Return where sessions' records are, None where they are not here. It holds until something is put."""
-        if len(self._places) > self._size // 2:  # before, nothing is forgotten for long
-            for key in keys:
-                if key in self._places:
-                    self._places.move_to_end(key)
-        return list(map(self._places.get, keys))
+    def find(self, keys: Sequence[SessionKey]) -> tuple[list[Found], list[int]]:
+        """Return where sessions' records are, and the places of those whose are not here, in their order.
+
+        It holds until something is put or dropped.
+        """
+        entries = self._numbers(keys)
+        at: Sequence[int] = range(len(keys))
+        missing: list[int] = []
+        here = entries >= 0
+        if not here.all():
+            missing = np.flatnonzero(~here).tolist()
+            at = np.flatnonzero(here).tolist()
+            entries = entries[here]
+        self._recency.touch(entries.tolist())
+        return list(self._by_slab(at, self._places[entries])), missing
 
     def put_rows(self, keys: Sequence[SessionKey], layout: Layout, records: Rows) -> None:
-        """Keep records of one layout, as `Columns` has them: those in the rows, of distinct sessions."""
-        slab = self._slab(layout)
-        rows = [self._row(key, place, slab) for key, place in zip(keys, map(self._places.get, keys), strict=True)]
-        slab.rows[rows] = records
-        self._forget()
+        """Keep records of one layout, as `Columns` has them: those in the rows, of distinct sessions.
 
-    def _slab(self, layout: Layout) -> Slab:
+        Where one is of a session that was not here, in this layout, it is a touch of all, in their order.
+        """
         slab = self._slabs.get(layout)
-        if slab is None:
-            slab = self._slabs[layout] = Slab(layout)
-        return slab
+        entries = self._numbers(keys)
+        if slab is None or not self._are_in(slab, entries):
+            slab = self._new_slab(layout) if slab is None else slab
+            fits = min(slab.capacity, self._most(layout))
+            unfit = max(len(keys) - fits, 0)
+            for key in keys[:unfit]:
+                self.drop(key)
+            keys, records = keys[unfit:], records[unfit:]
+            if not keys:
+                return
+            self._admit(keys, slab)
+            entries = self._numbers(keys)
+        slab.rows[self._places[entries] & _ROW] = records
 
-    def _forget(self) -> None:
-        while len(self._places) > self._size:
-            self._free(self._places.popitem(last=False)[1])
+    def _numbers(self, keys: Sequence[SessionKey]) -> NDArray[np.int64]:
+        """Return the entries of sessions, -1 for those that are not here."""
+        return np.fromiter(map(self._entries.get, keys, repeat(-1)), np.int64, len(keys))
 
-    def _row(self, key: SessionKey, place: Place | None, slab: Slab) -> int:
-        if place is not None:
-            if place[0] is slab:
-                return place[1]
-            self._free(place)
-        row = slab.take()
-        self._places[key] = slab, row
-        return row
+    def _place(self, entry: int) -> tuple[Slab, int]:
+        place = int(self._places[entry])
+        return self._numbered[place >> _ROW_BITS], place & _ROW
 
-    def _free(self, place: Place) -> None:
-        slab, row = place
-        slab.free.append(row)
-        if len(slab.free) == len(slab.rows):  # of a model that is served no longer, perhaps
-            del self._slabs[slab.layout]
+    def _by_slab(self, at: Sequence[int], places: NDArray[np.int64]) -> Iterator[Found]:
+        if not len(places):
+            return
+        if len(self._slabs) == 1:
+            (slab,) = self._slabs.values()
+            yield Found(slab, at, places & _ROW)
+            return
+        numbers = places >> _ROW_BITS
+        for slab in self._slabs.values():
+            rows = np.flatnonzero(numbers == slab.number)
+            if len(rows):
+                yield Found(slab, [at[i] for i in rows.tolist()], places[rows] & _ROW)
+
+    def _are_in(self, slab: Slab, entries: NDArray[np.int64]) -> bool:
+        if (entries < 0).any():
+            return False
+        return len(self._slabs) == 1 or bool((self._places[entries] >> _ROW_BITS == slab.number).all())
+
+    def _new_slab(self, layout: Layout) -> Slab:
+        self._slabs_made += 1
+        return Slab(layout, self._slabs_made, self._most(layout))
+
+    def _most(self, layout: Layout) -> int:
+        """Return how many records of a layout there would be if there were no others."""
+        return self._size // _cost(layout)
+
+    def _admit(self, keys: Sequence[SessionKey], slab: Slab) -> None:
+        """Give sessions, no more than fit, a row in a slab each, where they have none."""
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and self._place(entry)[0] is not slab:
+                self.drop(key)
+        entries = self._numbers(keys)
+        self._recency.touch(entries[entries >= 0].tolist())
+        new = np.flatnonzero(entries < 0).tolist()
+        excess = len(slab) + len(new) - slab.capacity
+        if excess > 0 and slab.capacity < self._most(slab.layout):
+            self._thin_out(slab, excess, kept=len(keys) - len(new))
+        for i in new:
+            plain = keys[i].tenant, keys[i].session_id
+            entry = self._taken_over(slab)
+            self._entries[plain] = entry = self._new_entry(slab) if entry is None else entry
+            self._keys[entry] = plain
+        self._recency.touch(self._numbers(keys).tolist())
+
+    def _thin_out(self, slab: Slab, count: int, *, kept: int) -> None:
+        """Forget so many sessions of a slab, or more, as to look through it takes long; but not the last `kept`."""
+        some = min(max(count, len(slab) // _FORGOTTEN_AT_ONCE), len(slab) - kept)
+        order = np.argsort(self._recency.last_touches(slab.owners))[:some]
+        for entry in slab.owners[order].tolist():
+            self.drop(self._keys[entry])
+
+    def _taken_over(self, slab: Slab) -> int | None:
+        """Forget sessions until there is room for one in this slab; return the entry of the last, if it was in it."""
+        while self._used + _cost(slab.layout) > self._size:
+            oldest = self._recency.oldest()
+            if self._places[oldest] >> _ROW_BITS == slab.number:
+                self._recency.forget(oldest)
+                del self._entries[self._keys[oldest]]
+                return oldest
+            self.drop(self._keys[oldest])
+        return None
+
+    def _new_entry(self, slab: Slab) -> int:
+        """Return an entry with a row in this slab."""
+        self._slabs[slab.layout] = self._numbered[slab.number] = slab  # not yet, or no longer, where it has no others
+        if not self._free:
+            self._free.append(len(self._keys))
+            self._keys.append(_NOBODY)
+        entry = self._free.pop()
+        if entry == len(self._places):
+            self._places = np.concatenate([self._places, np.empty_like(self._places)])
+        self._places[entry] = slab.number << _ROW_BITS | slab.add(entry)
+        self._used += _cost(slab.layout)
+        return entry
+
+
+def _cost(layout: Layout) -> int:
+    return layout.size + BESIDE

@@ -36,7 +36,7 @@ async def store(server: RedisServer) -> AsyncIterator[RedisStore]:
 
 @pytest.fixture
 async def engine(store: RedisStore, models: ModelRepository) -> AsyncIterator[Engine]:
-    engine = Engine(store, models, PrometheusObserver(), max_batch=8, cache_sessions=1)
+    engine = Engine(store, models, PrometheusObserver(), max_batch=8, cache_bytes=1)
     yield engine
     await engine.close()
 

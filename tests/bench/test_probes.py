@@ -13,11 +13,12 @@ from bench.goals import REDIS_BYTES
 from bench.load import Sample
 from bench.measure import Measurement, measure_alone
 from bench.probes import memory, sockets, startup
+from bench.probes import population as crowd
 from bench.probes.population import FEW, PREFIX, scenario, sweep
 from bench.reference import rows
 from bench.resp import Link, pack
 from bench.scenarios import BATCHES, ENGINE, PARTS, REDIS
-from bench.servers import redis_server, running, temporary
+from bench.servers import conveyor, redis_server, running, temporary
 from bench.summary import Reading
 from bench.traffic import CYCLE, share
 
@@ -59,11 +60,28 @@ def test_more_sockets_than_the_system_allows_are_not_measured() -> None:
 
 def test_sessions_set_in_bulk_are_the_services_own() -> None:
     """They are stepped through the service, and the answers go on from the states that were set."""
-    reading, *found = (found for _, found in sweep((2 * FEW, FEW), rounds=2, warm_up_s=0.1, seconds=0.2))
-    assert isinstance(reading, Reading)
-    assert 0 < reading.value < 2000
-    assert [each.scenario for each in found if isinstance(each, Measurement)] == ["sessions-2000", "sessions-1000"] * 2
-    assert all(isinstance(each, Measurement) and each.verified > 0 for each in found)
+    found = [found for _, found in sweep((2 * FEW, FEW), rounds=2, warm_up_s=0.1, seconds=0.2)]
+    assert [each.scenario for each in found] == ["sessions-2000", "sessions-1000"] * 2
+    assert all(each.verified > 0 for each in found)
+
+
+def test_many_sessions_are_measured_read_first_and_remembered() -> None:
+    small = msgspec.structs.replace(SMALL, population=2 * FEW)
+    found = [found for _, found in crowd.probe(small)]
+    measured = [each for each in found if isinstance(each, Measurement)]
+    names = ["sessions-2000-read", "sessions-1000-read", "sessions-2000", "sessions-1000"]
+    assert [each.scenario for each in measured] == names
+    assert all(each.verified > 0 for each in measured)
+    held, rate, _, grown = (each for each in found if isinstance(each, Reading))
+    assert 0 < held.value < 2000
+    assert rate.value > 0
+    assert grown.value > population.tensor_bytes()
+
+
+def test_a_session_that_is_not_there_is_told() -> None:
+    with temporary() as folder, redis_server(folder) as redis, conveyor(redis, folder, set()) as server:
+        with pytest.raises(RuntimeError, match="session_not_found"):
+            population.go_through(server, PREFIX, 3)
 
 
 def test_an_answer_that_does_not_follow_from_its_step_is_a_failure() -> None:

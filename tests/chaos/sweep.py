@@ -24,14 +24,14 @@ _ATTEMPTS = 20
 @dataclass(frozen=True)
 class Sweep:
     """`cuts` says what becomes of consecutive requests that contain `marker`, one after the other, in the run for one
-    position. A batch has so many `sessions`; the service remembers the records of `cached`. `afresh`: it has lost its
-    connections just before."""
+    position. A batch has so many `sessions`; the service remembers their records in `cache_mib`. `afresh`: it has lost
+    its connections just before."""
 
     name: str
     marker: bytes
     cuts: Callable[[int], list[Cut]]
     sessions: int = 2
-    cached: int = 100
+    cache_mib: int = 1
     afresh: bool = False
 
 
@@ -42,12 +42,12 @@ SWEEPS = [
     Sweep("every byte: a commit's reply", COMMIT, lambda at: [Cut("reply", at)]),
     Sweep("every byte: a commit's request, twice", COMMIT, lambda at: [Cut("request", at, reset=True)] * 2),
     Sweep("every byte: the reply to a repeated commit", COMMIT, lambda at: [Cut("reply", 0), Cut("reply", at)]),
-    Sweep("every byte: a read's request, twice", READ, lambda at: [Cut("request", at)] * 2, sessions=3, cached=1),
+    Sweep("every byte: a read's request, twice", READ, lambda at: [Cut("request", at)] * 2, sessions=3, cache_mib=0),
     Sweep(
         "every byte: a connection's first words", GREETING, lambda at: [Cut("request", at, reset=True)] * 2, afresh=True
     ),
     Sweep("every byte: the reply to them", GREETING, lambda at: [Cut("reply", at, reset=True)] * 2, afresh=True),
-    Sweep("every byte: a read's reply", READ, lambda at: [Cut("reply", at, reset=True)], sessions=3, cached=1),
+    Sweep("every byte: a read's reply", READ, lambda at: [Cut("reply", at, reset=True)], sessions=3, cache_mib=0),
 ]
 
 
@@ -84,7 +84,7 @@ class _Swept:
 async def swept(sweep: Sweep, *, seed: int, positions: int | None = None) -> Outcome:
     """Break the exchange at every byte, or at so many that `seed` chooses. A strike is a byte."""
     async with AsyncExitStack() as stack:
-        deployment = await stack.enter_async_context(proxied(cache_sessions=sweep.cached))
+        deployment = await stack.enter_async_context(proxied(cache_mib=sweep.cache_mib))
         client = _Swept(sweep, deployment)
         stack.push_async_callback(client.client.close)
         await client.client.open_lost()
