@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from service.core.columns import Layout, Rows
 from service.core.recency import Recency
+from service.core.record import life_of
 from service.core.session import SessionKey
 from service.core.slab import Slab
 
@@ -22,6 +23,9 @@ _FEWEST = 256
 _NOBODY = ("", "")
 _ROW_BITS = 40
 _ROW = 2**_ROW_BITS - 1
+_DEAD_AFTER = 1024
+"""After so many newcomers, twice as many are looked at that may have expired: who comes and goes leaves nothing behind.
+The time is what the latest record says: if it was not written just now, some who are dead stay for longer."""
 _FORGOTTEN_AT_ONCE = 16
 """The share, one in so many, of a slab that could not be made as large as it may be: it is forgotten together."""
 
@@ -53,6 +57,7 @@ class RecordCache:
         self._numbered: dict[int, Slab] = {}
         self._slabs_made = 0
         self._recency = Recency()
+        self._newcomers = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -128,6 +133,10 @@ class RecordCache:
             if not keys:
                 return
             self._admit(keys, slab)
+            self._newcomers += len(keys)
+            if self._newcomers >= _DEAD_AFTER:
+                self._forget_dead(2 * self._newcomers, now_ms=life_of(records[-1].data)[0])
+                self._newcomers = 0
             entries = self._numbers(keys)
         slab.rows[self._places[entries] & _ROW] = records
 
@@ -183,6 +192,15 @@ class RecordCache:
             self._entries[plain] = entry = self._new_entry(slab) if entry is None else entry
             self._keys[entry] = plain
         self._recency.touch(self._numbers(keys).tolist())
+
+    def _forget_dead(self, most: int, now_ms: int) -> None:
+        """Forget those that have expired of the sessions that were left alone for longest, up to one that has not."""
+        for _ in range(min(most, len(self._entries))):
+            oldest = self._recency.oldest()
+            slab, row = self._place(oldest)
+            if life_of(slab.rows[row].data)[1] > now_ms:
+                return
+            self.drop(self._keys[oldest])
 
     def _thin_out(self, slab: Slab, count: int, *, kept: int) -> None:
         """Forget so many sessions of a slab, or more, as to look through it takes long; but not the last `kept`."""

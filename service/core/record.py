@@ -52,6 +52,7 @@ HEADER = struct.Struct("<3sBQQQQI8sBBII")
 FLOAT_BYTES = 4
 _STEP = struct.Struct("<12xQ")
 _TTL_S = struct.Struct("<36xI")
+_LIFE = struct.Struct("<28xQI")
 
 
 def encode(session: Session) -> bytes:
@@ -81,6 +82,12 @@ def step_of(record: bytes) -> int:
 
 def ttl_s_of(record: bytes) -> int:
     return int(_TTL_S.unpack_from(record)[0])
+
+
+def life_of(record: bytes | memoryview) -> tuple[int, int]:
+    """Return when a record was updated, and when it expires, both Unix time in milliseconds."""
+    updated_at_ms, ttl_s = _LIFE.unpack_from(record)
+    return updated_at_ms, updated_at_ms + 1000 * ttl_s
 
 
 def kind_of(record: bytes) -> bytes:

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from service.core.cache import BESIDE, RecordCache
 from service.core.columns import Layout
-from service.core.record import encode
+from service.core.record import TTL_SLICE, encode
 from service.core.session import ModelRef, Session, SessionKey
 from service.core.slab import Slab
 from service.core.spec import Axis, Feature, ModelSpec, Output, State
@@ -133,6 +133,25 @@ def test_a_record_larger_than_the_cache_is_not_kept() -> None:
     assert (cache.get(KEYS[0]), len(cache), cache.used) == (None, 0, 0)
 
 
+def test_who_has_expired_makes_room_for_newcomers() -> None:
+    cache = RecordCache(64 * MIB)
+
+    def stepped(second: int) -> bytes:
+        state = np.zeros(SMALL.spec.state_size, np.float32).tobytes()
+        return encode(Session(SMALL.ref, 1, 1, 2, 1000 * second, 60, state, bytes(8)))
+
+    for second in range(5000):
+        cache.find([KEYS[0]])  # it comes again and again
+        cache.put(KEYS[0], stepped(second), SMALL)
+        for i in range(10):
+            cache.put(SessionKey("t", f"{second}-{i}"), stepped(second), SMALL)
+    alive, before_they_are_looked_at = 10 * 60 + 1, 1024
+    assert alive <= len(cache) <= alive + before_they_are_looked_at + 1
+    assert cache.get(KEYS[0]) is not None
+    assert cache.get(SessionKey("t", "4945-0")) is not None
+    assert cache.get(SessionKey("t", "4000-0")) is None
+
+
 def test_the_collector_has_nothing_to_follow() -> None:
     cache = RecordCache(64 * MIB)
     count = 5000
@@ -143,6 +162,13 @@ def test_the_collector_has_nothing_to_follow() -> None:
     gc.collect()
     assert len(cache) == count
     assert len(gc.get_objects()) - before < count // 10
+
+
+def block(layout: Layout, count: int, value: int) -> np.ndarray:
+    """Return records of nothing but a value, which live for long."""
+    made = np.full((count, layout.size), value, np.uint8)
+    made[:, 28:36], made[:, TTL_SLICE] = 0, 255
+    return made
 
 
 def run(code: str, limit: str = "") -> str:
@@ -183,7 +209,7 @@ cache = RecordCache(2**40)
 count = 100_000
 for first in range(0, count, 50):
     keys = [SessionKey("t", str(number)) for number in range(first, first + 50)]
-    cache.put_rows(keys, wide, np.full((50, wide.size), first // 50 % 251, np.uint8))
+    cache.put_rows(keys, wide, block(wide, 50, first // 50 % 251))
     assert not cache.find(keys)[1]
 (found,), missing = cache.find([SessionKey("t", str(number)) for number in range(count)])
 assert (found.slab.rows[found.rows][:, 9] == np.array(found.at) // 50 % 251).all()
