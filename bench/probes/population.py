@@ -1,11 +1,10 @@
 """The same load on many live sessions and on a thousand, each in a Redis and a service of its own.
 
-Every connection goes round a share of all sessions, in an order that is drawn anew for each round. Among a million
-this is measured twice: with a service that remembers one in a hundred, so that nearly each step reads its session from
+Every connection goes round a share of all sessions, in an order that is drawn anew for each round. Among a million this
+is measured twice: with a service that remembers one in a hundred, so that nearly each step reads its session from
 Redis, and with one of default settings that has gone through all of them once. Among a thousand, each is remembered.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,7 +74,6 @@ def sweep(counts: Sequence[int], rounds: int, warm_up_s: float, seconds: float) 
 def _in_turns(
     turns: Sequence[tuple[Scenario, Servers]], rounds: int, warm_up_s: float, seconds: float
 ) -> Iterator[tuple[int, Measurement]]:
-    os.sync()  # gigabytes have just been written, and would be flushed while it is measured
     for number in range(1, rounds + 1):
         for each, servers in turns:
             drawn = msgspec.structs.replace(each, seed=number)
