@@ -10,6 +10,7 @@ from service.core.cache import RecordCache
 from service.core.columns import Floats
 from service.core.errors import ConveyorError, DeadlineExceeded, OutcomeUnknown
 from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
+from service.core.trust import Trust
 from service.core.turn import Turn
 from service.frame import frames
 from service.pending import Pending, StepBatch, StepTurn, refuse
@@ -32,7 +33,8 @@ class Pipeline:
         self._observer = observer
         self._cache = cache
         self._clock = clock
-        self._planner = Planner(store, models, observer, cache, clock)
+        self._trust = Trust()
+        self._planner = Planner(store, models, observer, cache, self._trust, clock)
         self._runner = Runner(models, observer, cache, clock)
 
     def close(self) -> None:
@@ -112,13 +114,16 @@ class Pipeline:
         ran = [await self._runner.sheet(sheet, again) for sheet in planned]
         ran += [await self._runner.turns(layout, group, again) for (layout, _), group in groups.items()]
         # All of them, whatever becomes of one: what is still being written may not be refused yet.
-        writing = [self._commit(each, again) for each in ran if each is not None]
+        writing = [self._commit(each, again, read=True) for each in ran if each is not None]
         failures = await asyncio.gather(*writing, return_exceptions=True)
         for failure in filter(None, failures):
             raise failure
 
-    async def _commit(self, ran: Ran, again: list[StepTurn]) -> None:
-        """Write what was run, and answer. Turns that lost against another writer are put into `again`."""
+    async def _commit(self, ran: Ran, again: list[StepTurn], *, read: bool = False) -> None:
+        """Write what was run, and answer. Turns that lost against another writer are put into `again`.
+
+        Unless it was run on what had just been `read`, it tells how good it is to run on what is remembered.
+        """
         writes = ran.writes
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
@@ -134,11 +139,15 @@ class Pipeline:
             raise
         took = self._clock() - started
         written: Sequence[int] = range(len(writes))
+        lost = 0
         if verdicts.count(None) < len(writes):  # hardly ever
             written = [i for i in written if verdicts[i] is None]
+            lost = sum(isinstance(verdict, Lost) for verdict in verdicts)
             for i, verdict in enumerate(verdicts):
                 if verdict is not None:
                     self._not_written(ran.turn(i), verdict, again)
+        if not read:
+            self._trust.weigh(lost, len(written))
         ran.remember(written, self._cache)
         ran.answer(written, self._observer)
         # Last, so that it is counted after the answers are on their way.

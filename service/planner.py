@@ -12,20 +12,30 @@ from service.core.errors import Conflict, ConveyorError, SessionNotFound
 from service.core.plan import plan, straight
 from service.core.ports import Clock, Models, Observer, StateStore
 from service.core.session import Result, SessionKey
+from service.core.trust import Trust
 from service.pending import Pending, Run, StepTurn, refuse
 
 Groups = defaultdict[tuple[Layout, int], list[Run]]
 """Turns that are run as one: of one model and of one length."""
 
+_COMPARED = 8
+"""So many sessions of a read of timesteps side by side tell whether what is remembered would have done."""
+
 
 class Planner:
-    """Reads the records that are not in `cache`, decides, and answers the steps that need no run."""
+    """Reads the records that are not in `cache`, decides, and answers the steps that need no run.
 
-    def __init__(self, store: StateStore, models: Models, observer: Observer, cache: RecordCache, clock: Clock) -> None:
+    While `trust` does not hold, all are read. What is remembered is compared with some of them.
+    """
+
+    def __init__(
+        self, store: StateStore, models: Models, observer: Observer, cache: RecordCache, trust: Trust, clock: Clock
+    ) -> None:
         self._store = store
         self._models = models
         self._observer = observer
         self._cache = cache
+        self._trust = trust
         self._clock = clock
         self._layouts: dict[bytes, Layout] = {}
 
@@ -36,6 +46,9 @@ class Planner:
         out of date.
         """
         groups: Groups = defaultdict(list)
+        if not self._trust.holds:
+            self._observer.cache(0, len(turns))
+            return groups, list(turns)
         unread: list[StepTurn] = []
         for turn in turns:
             if (held := self._cache.get(turn.key)) is not None:
@@ -50,6 +63,9 @@ class Planner:
 
     def plan_abreast(self, abreast: Abreast) -> tuple[list[Sheet], Abreast | None]:
         """Return what to run of these, and those that have to be read first, if any. See `plan`."""
+        if not self._trust.holds:
+            self._observer.cache(0, len(abreast))
+            return [], abreast
         planned, others = sheets(abreast, self._cache)
         self._observer.cache(len(abreast) - len(others), len(others))
         return planned, abreast.pick(others) if others else None
@@ -57,7 +73,10 @@ class Planner:
     async def read(self, turns: Sequence[StepTurn]) -> Groups:
         """Read turns' records and return what to run. The steps that need no run are answered, or refused."""
         groups: Groups = defaultdict(list)
-        loaded = await self._load([turn.key for turn in turns])
+        keys = [turn.key for turn in turns]
+        loaded = await self._load(keys)
+        if not self._trust.holds:
+            self._compare(keys, loaded)  # all of them, as it is their touch, too
         for turn, record in zip(turns, loaded, strict=True):
             self._plan_read(turn, record, groups)
         return groups
@@ -66,6 +85,9 @@ class Planner:
         """Do what `read` does for timesteps side by side; those that leave the columns are in the groups."""
         groups: Groups = defaultdict(list)
         loaded = await self._load(abreast.keys)
+        if not self._trust.holds:
+            apart = slice(None, None, -(-len(loaded) // _COMPARED))
+            self._compare(abreast.keys[apart], loaded[apart])
         self._put(abreast.keys, loaded)
         planned, others = sheets(abreast, self._cache)
         for turn, i in zip(abreast.turns(others), others, strict=True):
@@ -80,6 +102,15 @@ class Planner:
             return [error] * len(keys)
         self._observer.stage("read", self._clock() - started)
         return loaded
+
+    def _compare(self, keys: Sequence[SessionKey], loaded: Sequence[bytes | ConveyorError | None]) -> None:
+        """Find out which remembered records are out of date by those that were just read."""
+        outdated = compared = 0
+        for key, record in zip(keys, loaded, strict=True):
+            if isinstance(record, bytes) and (held := self._cache.get(key)) is not None:
+                compared += 1
+                outdated += held[0][records.VERSION_SLICE] != record[records.VERSION_SLICE]
+        self._trust.weigh(outdated, compared)
 
     def _put(self, keys: Sequence[SessionKey], loaded: Sequence[bytes | ConveyorError | None]) -> None:
         """Put records that were read into the cache, those of known models that have had a timestep."""
@@ -109,8 +140,8 @@ class Planner:
             self._refuse(turn.steps, error)
 
     def remember(self, key: SessionKey, record: bytes) -> None:
-        """Keep a record that a commit brought back, unless it has to be looked at by `read` first."""
-        layout = self._layouts.get(records.kind_of(record))
+        """Keep a record that a commit brought back, unless `read` comes first: it would find it up to date."""
+        layout = self._layouts.get(records.kind_of(record)) if self._trust.holds else None
         if layout is not None and layout.fits(record):
             self._cache.put(key, record, layout)
         else:
