@@ -140,8 +140,8 @@ class Planner:
             self._refuse(turn.steps, error)
 
     def remember(self, key: SessionKey, record: bytes) -> None:
-        """Keep a record that a commit brought back, unless `read` comes first: it would find it up to date."""
-        layout = self._layouts.get(records.kind_of(record)) if self._trust.holds else None
+        """Keep a record that a commit brought back, unless it has to be looked at by `read` first."""
+        layout = self._layouts.get(records.kind_of(record))
         if layout is not None and layout.fits(record):
             self._cache.put(key, record, layout)
         else:

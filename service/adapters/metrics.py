@@ -51,7 +51,7 @@ class PrometheusObserver:
             "conveyor_cache_hits", "Turns whose session was remembered.", registry=self._registry
         )
         self._cache_misses = Counter(
-            "conveyor_cache_misses", "Turns whose session had to be read.", registry=self._registry
+            "conveyor_cache_misses", "Turns whose session was read first.", registry=self._registry
         )
         self._replays = Counter("conveyor_replays", "Steps answered with a stored result.", registry=self._registry)
         self._conflicts = Counter(
