@@ -6,8 +6,8 @@ record that is still the latest.
 """
 
 BREAK_EVEN = 5
-"""Where one in so many records is out of date, both ways cost the same. Processor time of the service and of Redis for a
-step in frames, in µs: 36 on a record that is the latest, 47 on one that is read first, 97 on one that is out of date.
+"""Where one in so many records is out of date, both ways cost the same. Processor time of the service and of Redis for
+a step in frames, in µs: 36 on a record that is the latest, 47 on one that is read first, 97 on one that is out of date.
 So (97 - 36) / (47 - 36) = 5.5, docs/decisions/0477."""
 _ENOUGH = 100 * BREAK_EVEN
 """Where all records are out of date, 125 steps find out; where none is, 500 comparisons do."""
