@@ -153,6 +153,8 @@ def _result(started: asyncio.Future[bytes] | ConveyorError) -> bytes:
 
 
 class _One(_Apart):
+    """See `Begun`. A step whose answer stands in no array."""
+
     def answer(self) -> bytes:
         (item,) = self._items()
         return item
