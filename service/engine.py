@@ -240,8 +240,8 @@ class Engine:
                 self._pump_after(self._passes(batch))
 
     def _account(self, batch: StepBatch) -> None:
-        """Tell what batches cost. Of a single timestep nobody learns anything, and to ask takes a system call."""
-        if batch.timesteps < 2:
+        """Tell what batches cost. Of a lone timestep nobody learns anything, and to ask takes a system call."""
+        if batch.timesteps < 2 and self._former.idle:
             self._busy_s = None
             return
         busy_s = time.process_time()

@@ -29,7 +29,7 @@ class Frame(Group[SessionKey, Pending]):
 
     `x` is (sessions, features), as it was sent, and `numbers`, uint64, are the steps that these are to be, 0 for
     whatever is next. When `ended` is done, which nobody may cancel, each row is either in one of `answers` or in
-    `outcomes`. The answers are what `render` has made of `Answers`, or without it these.
+    `outcomes`. The answers are what `render` has made of `Answers`, or without it these; where it failed, `ended` does.
     """
 
     def __init__(

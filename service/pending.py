@@ -13,7 +13,8 @@ from service.core.turn import Batch, Turn
 
 Render = Callable[[Any], Any]
 """Makes of a result what its future is to bring. It is called while the result is on its way to the store, which is
-time that costs nobody anything; what it made of one that was not written is thrown away."""
+time that costs nobody anything, or, where there was none, when it is there; what it made of one that was not written is
+thrown away."""
 
 
 def rendered(render: Render | None, result: Any) -> Any:

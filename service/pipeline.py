@@ -72,17 +72,21 @@ class Pipeline:
 
     async def _run_in_turn(self, runs: Sequence[_Run], work: list[asyncio.Task[None]], again: list[StepTurn]) -> None:
         """Run one after the other, and leave what is being written in `work`."""
-        made: list[Ran] = []
+        unwritten: dict[asyncio.Task[None], Ran] = {}
         for run in runs:
             if work:
                 await asyncio.sleep(0)  # what has been begun goes on its way to the store
             if (ran := await run()) is not None:
-                made.append(ran)
-                work.append(asyncio.create_task(self._commit(ran, again)))
-        if made:
+                task = asyncio.create_task(self._commit(ran, again))
+                unwritten[task] = ran
+                task.add_done_callback(unwritten.pop)
+                work.append(task)
+                del ran  # it is large, and may be written before the next one has been run
+        if unwritten:
             await asyncio.sleep(0)
-            for ran in made:
-                asyncio.get_running_loop().call_soon(ran.render)
+            for task, ran in unwritten.items():
+                if not task.done():
+                    asyncio.get_running_loop().call_soon(ran.render)
 
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)

@@ -180,18 +180,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.frames = [bytearray(event.data)]  # type: ignore[list-item]
 
     def send_receive_event_to_app(self) -> None:
-        if self._on_message is None or self.close_sent:
-            super().send_receive_event_to_app()
-            return
         content: Any = b"".join(self.frames)
-        if self.curr_msg_data_type == "text":
+        if self.curr_msg_data_type == "text" and not self.close_sent:
             try:
                 content = content.decode()
-            except UnicodeDecodeError:
+            except UnicodeDecodeError:  # the library would log it as a defect
                 self.frames = []
                 self.conn.send_close(CloseCode.INVALID_DATA)
                 self.handle_parser_exception()
                 return
+        if self._on_message is None or self.close_sent:
+            super().send_receive_event_to_app()
+            return
         self.frames = []
         self._on_message(content)
 

@@ -93,6 +93,23 @@ async def test_a_queue_that_stays_is_refused_at_once_and_a_burst_is_not(
     await engine.close()
 
 
+async def test_a_process_that_takes_sessions_one_by_one_learns_what_they_cost(
+    store: CountingStore, models: ModelRepository
+) -> None:
+    times = itertools.count()
+    clock = lambda: next(times) * 0.02  # noqa: E731  # of every look at the clock, 20 ms have passed
+    engine = Engine(store, models, PrometheusObserver(), max_batch=1, max_wait_s=1e-9, step_timeout_s=1e9, clock=clock)
+    sessions = sessions_of(engine, store, models)
+    for number in range(200):
+        await sessions.create(key(number), "hotspot")
+    burst = [engine.submit(key(number), one()) for number in range(200)]
+    while engine.has_room("t"):
+        await asyncio.sleep(0)
+        assert not all(step.done() for step in burst), "there was room for all"
+    assert all(isinstance(result, Result) for result in await asyncio.gather(*burst)), "who was admitted is served"
+    await engine.close()
+
+
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not true():  # noqa: ASYNC110  # no event tells of the engine's passes

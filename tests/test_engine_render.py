@@ -136,6 +136,23 @@ async def test_what_was_made_of_a_write_that_was_lost_is_thrown_away(
     await elsewhere.close()
 
 
+@pytest.mark.parametrize("lost", [0, -1])
+async def test_what_has_been_told_is_not_made_again(
+    engine: Engine, sessions: Sessions, store: CountingStore, models: ModelRepository, lost: int
+) -> None:
+    """The parts of a batch are written as soon as they are sent, but for one session."""
+    keys = await create(sessions, 40)
+    elsewhere = Engine(store, models, PrometheusObserver())
+    await asyncio.gather(*(engine.step(each, one()) for each in keys))
+    await elsewhere.step(keys[lost], one(2, shift=1.0))  # `engine` remembers an older record
+    store.commits.clear()
+    render = Rendered()
+    await asyncio.gather(*(engine.submit(each, one(), render) for each in keys))
+    assert store.commits == [20, 20, 1]
+    assert [result.step for result in render.results] == [*[2] * 39, 3]
+    await elsewhere.close()
+
+
 async def test_a_defect_in_making_an_answer_is_its_own_clients_alone(engine: Engine, sessions: Sessions) -> None:
     keys = await create(sessions, 8)
 

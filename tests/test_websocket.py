@@ -20,7 +20,7 @@ from websockets.uri import parse_uri
 
 from tests.api.wire import readings
 from tests.conftest import OpenSession
-from tests.servers import ConveyorServer, RedisServer
+from tests.servers import ConveyorServer, RedisServer, redis_command
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING = 1, 2, 0, 8, 9
 MASK = bytes((0x1D, 0xE5, 0x42, 0xA7))
@@ -184,6 +184,17 @@ def test_a_breach_of_the_protocol_closes_the_socket_alone(
     with connected(service, session_id) as client:
         client.send(frame(TEXT, step(2)))
         assert client.receive()["step"] == 2
+
+
+@pytest.mark.parametrize("pieces", [1, 2], ids=["whole", "in fragments"])
+def test_what_is_not_utf8_closes_a_socket_that_has_not_been_greeted_too(pieces: int) -> None:
+    early = [frame(TEXT, b'"\xff"')] if pieces == 1 else [frame(TEXT, b'"\xff', fin=False), frame(CONTINUATION, b'"')]
+    with RedisServer() as redis, ConveyorServer(redis_url=redis.url) as service:
+        redis_command(redis.url, "CLIENT", "PAUSE", "1000", "ALL")  # the greeting waits for the session
+        client = RawClient(service, "/v1/sessions/s/stream?model=hotspot", *early)
+        with client.socket:
+            assert client.close_code() == 1007
+        assert "rror" not in service.output()
 
 
 def test_what_follows_a_closing_frame_is_not_read(service: ConveyorServer, open_session: OpenSession) -> None:

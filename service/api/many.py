@@ -139,20 +139,18 @@ class _Apart:
 
     def _items(self) -> Iterator[bytes]:
         for step, started in zip(self._steps, self._started, strict=True):
-            try:
-                item = _result(started)
-            except ConveyorError as error:
-                item = self._encoding.encode_items([rest_error(step.session_id, error)])
-            yield item
-
-
-def _result(started: asyncio.Future[bytes] | ConveyorError) -> bytes:
-    if isinstance(started, ConveyorError):
-        raise started
-    return started.result()
+            error = started if isinstance(started, ConveyorError) else started.exception()
+            if isinstance(
+                error, ConveyorError
+            ):  # raised, it would hold what was sent in a circle, see `Pending.refuse`
+                yield self._encoding.encode_items([rest_error(step.session_id, error)])
+            else:
+                yield cast("asyncio.Future[bytes]", started).result()  # raises what is no answer, but a defect
 
 
 class _One(_Apart):
+    """See `Begun`. A step whose answer stands in no array."""
+
     def answer(self) -> bytes:
         (item,) = self._items()
         return item

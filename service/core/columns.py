@@ -1,6 +1,7 @@
 """The records of many sessions as columns: a batch reads and writes them side by side, and takes none of them apart.
 
-What `service.core.record` says of one record is said here of a matrix of bytes that has one in each row.
+What `service.core.record` says of one record is said here of a matrix of bytes that has one in each row. The records of
+turns, of which there are few, are taken apart one by one: see `Layout.states` and `Layout.advance`.
 """
 
 import struct

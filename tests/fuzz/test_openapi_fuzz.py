@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 import schemathesis
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from service.app import create_app
@@ -32,20 +33,27 @@ def _packed(_context: schemathesis.SerializationContext, value: Any) -> bytes | 
 
 
 @schema.hook
-def map_path_parameters(_context: schemathesis.HookContext, path_parameters: dict[str, Any]) -> dict[str, Any]:
-    """Let most requests meet a session, a model, a version that is there: the framework makes names up."""
-    for parameter, names in (("session_id", SESSIONS), ("name", ["hotspot"]), ("version", ["1"])):
-        if parameter in (path_parameters or {}):
-            path_parameters[parameter] = _often(names, path_parameters[parameter])
-    return path_parameters
+def map_case(_context: schemathesis.HookContext, case: schemathesis.Case) -> schemathesis.Case:
+    """Let most requests meet a session, a model, a version that is there: the framework makes names up.
+
+    What violates the document on purpose stays as it is: put right, it would be taken, as it should.
+    """
+    if not _is_violated(case, ParameterLocation.PATH):
+        for parameter, names in (("session_id", SESSIONS), ("name", ["hotspot"]), ("version", ["1"])):
+            if parameter in (case.path_parameters or {}):
+                case.path_parameters[parameter] = _often(names, case.path_parameters[parameter])
+    if isinstance(case.body, dict) and not _is_violated(case, ParameterLocation.BODY):
+        _put_right(case.body)
+    return case
 
 
-@schema.hook
-def map_body(_context: schemathesis.HookContext, body: Any) -> Any:
-    """Let as many bodies name what is there, and have timesteps as wide as the model's."""
-    for message in [body, *(body.get("steps") or [])] if isinstance(body, dict) else []:
-        if not isinstance(message, dict):
-            continue
+def _is_violated(case: schemathesis.Case, location: ParameterLocation) -> bool:
+    return case.meta is not None and case.meta.is_negative_at(location)
+
+
+def _put_right(body: dict[str, Any]) -> None:
+    """Let a body name what is there, most often, and have timesteps as wide as the model's."""
+    for message in [body, *(body.get("steps") or [])]:
         for field, names in (
             ("model", ["hotspot"]),
             ("version", ["1"]),
@@ -56,7 +64,6 @@ def map_body(_context: schemathesis.HookContext, body: Any) -> Any:
                 message[field] = _often(names, message[field])
         if body is not message and "session_id" in message:
             message["session_id"] = _often(SESSIONS, message["session_id"])
-    return body
 
 
 def _often(choices: Any, made_up: Any) -> Any:
