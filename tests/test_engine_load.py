@@ -70,12 +70,24 @@ async def test_many_tenants_cannot_fill_the_queue_without_bound(store: CountingS
     await engine.close()
 
 
+def impatient(store: CountingStore, models: ModelRepository, *, max_batch: int) -> Engine:
+    """An engine for which next to nothing may wait, and which sees 20 ms pass with every look at the clock."""
+    times = itertools.count()
+    return Engine(
+        store,
+        models,
+        PrometheusObserver(),
+        max_batch=max_batch,
+        max_wait_s=1e-9,
+        step_timeout_s=1e9,
+        clock=lambda: next(times) * 0.02,
+    )
+
+
 async def test_a_queue_that_stays_is_refused_at_once_and_a_burst_is_not(
     store: CountingStore, models: ModelRepository
 ) -> None:
-    times = itertools.count()
-    clock = lambda: next(times) * 0.02  # noqa: E731  # of every look at the clock, 20 ms have passed
-    engine = Engine(store, models, PrometheusObserver(), max_batch=8, max_wait_s=1e-9, step_timeout_s=1e9, clock=clock)
+    engine = impatient(store, models, max_batch=8)
     sessions = sessions_of(engine, store, models)
     for number in range(8):
         await sessions.create(key(number), "hotspot")
@@ -96,9 +108,7 @@ async def test_a_queue_that_stays_is_refused_at_once_and_a_burst_is_not(
 async def test_a_process_that_takes_sessions_one_by_one_learns_what_they_cost(
     store: CountingStore, models: ModelRepository
 ) -> None:
-    times = itertools.count()
-    clock = lambda: next(times) * 0.02  # noqa: E731  # of every look at the clock, 20 ms have passed
-    engine = Engine(store, models, PrometheusObserver(), max_batch=1, max_wait_s=1e-9, step_timeout_s=1e9, clock=clock)
+    engine = impatient(store, models, max_batch=1)
     sessions = sessions_of(engine, store, models)
     for number in range(200):
         await sessions.create(key(number), "hotspot")

@@ -3,18 +3,9 @@
 `test_batch_machine.py` tries any interleaving, `test_batch_fairness.py` some who send more than their share.
 """
 
-from dataclasses import dataclass
-
 from service.core.batch import BatchFormer
 from service.core.turn import Lane
-
-
-@dataclass(frozen=True)
-class Step:
-    number: int
-    length: int = 1
-    deadline: float = float("inf")
-    alone: bool = False
+from tests.core.plain_step import Step
 
 
 def test_a_session_with_much_to_do_waits_its_turn() -> None:

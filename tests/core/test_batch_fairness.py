@@ -1,7 +1,6 @@
 """The batch former while some send more than their share; `test_rounds.py` has the tenants' rounds by themselves."""
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import count
 from operator import attrgetter
 
@@ -11,16 +10,9 @@ from hypothesis import strategies as st
 from service.core.batch import BatchFormer
 from service.core.session import SessionKey
 from tests.budget import examples
+from tests.core.plain_step import Step
 
 MAX_TURN = 8
-
-
-@dataclass(frozen=True)
-class Step:
-    number: int
-    length: int = 1
-    deadline: float = float("inf")
-    alone: bool = False
 
 
 def of_tenants(**options: int) -> BatchFormer[str, Step]:

@@ -6,7 +6,7 @@ starves; nothing is lost or doubled; `waiting` and `idle` are true.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from operator import attrgetter
 
@@ -17,22 +17,13 @@ from service.core.batch import BatchFormer
 from service.core.session import SessionKey
 from service.core.turn import Batch, Group, Lane, Turn
 from tests.budget import examples
+from tests.core.plain_step import Step
 
 KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "bb", "ca")]
 TENANTS = {key.tenant for key in KEYS}
 MAX_SESSIONS = 2
 MAX_TURN = 8
 LONGEST = 20
-
-
-@dataclass(frozen=True)
-class Step:
-    number: int
-    length: int = 1
-    deadline: float = float("inf")
-    alone: bool = False
-    group: int = 0
-    """Of which group it is a part, if of one."""
 
 
 class Steps(Group[SessionKey, Step]):
