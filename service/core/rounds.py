@@ -16,8 +16,10 @@ from service.core.turn import Lane
 E = TypeVar("E")
 """What a tenant has ready."""
 
-_SHARED = 64
+_SHARED = 32
 """Turns in a batch while several tenants are about. Beyond so many, a batch gains little by growing."""
+_QUANTUM = 16
+"""Timesteps that a tenant may take in a round, where batches are not small."""
 _SHARED_S = 1.0
 """How long a tenant that was seen is expected to come again, in seconds."""
 
@@ -46,7 +48,7 @@ class Rounds(Generic[E]):
 
     def __init__(self, max_turns: int) -> None:
         self._max_turns = max_turns
-        self._quantum = max(1, min(max_turns, _SHARED) // 4)
+        self._quantum = max(1, min(max_turns // 4, _QUANTUM))
         self._tenants: dict[Hashable, Tenant[E]] = {}
         self._debts: dict[Hashable, int] = {}  # credit of tenants of which nothing waits
         self.ready: tuple[deque[Tenant[E]], deque[Tenant[E]]] = (deque(), deque())

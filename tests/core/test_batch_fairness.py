@@ -60,8 +60,8 @@ def test_batches_are_smaller_while_tenants_share() -> None:
         former.add(f"a{number}", Step(number))
     assert len(taken(former)) == 256
     former.add("b0", Step(0))
-    assert len(taken(former)) == 64
-    assert len(taken(former, 0.5)) == 64, "the neighbour may come again at any moment"
+    assert len(taken(former)) == 32
+    assert len(taken(former, 0.5)) == 32, "the neighbour may come again at any moment"
     assert len(taken(former, 1.6)) == 256
 
 

@@ -90,10 +90,10 @@ def test_a_batch_has_less_room_while_several_are_about_and_for_a_second_after() 
     add(rounds, "a", 1)
     assert rounds.room(Lane.SHORT, 0.0) == 256
     add(rounds, "b", 1)
-    assert rounds.room(Lane.SHORT, 0.0) == 64
+    assert rounds.room(Lane.SHORT, 0.0) == 32
     assert turn(rounds) == ("a", 1)
-    assert rounds.room(Lane.SHORT, 0.9) == 64, "another was here a moment ago"
-    assert rounds.room(Lane.SHORT, 1.8) == 64, "another than the one before it"
+    assert rounds.room(Lane.SHORT, 0.9) == 32, "another was here a moment ago"
+    assert rounds.room(Lane.SHORT, 1.8) == 32, "another than the one before it"
     assert rounds.room(Lane.SHORT, 2.8) == 256
 
 
