@@ -110,11 +110,6 @@ class Engine:
         self._pump_soon()
         return frame
 
-    @property
-    def congested(self) -> bool:
-        """Whether more is sent to this process than it can do, so that `has_room` is worth asking."""
-        return self._entrance.congested
-
     def has_room(self, tenant: str) -> bool:
         """Return whether a tenant's next step may be submitted now; else `ask` or `wait`."""
         return self._entrance.has_room(tenant)

@@ -60,11 +60,6 @@ class Entrance:
         """How many wait to be let in."""
         return len(self._lobby)
 
-    @property
-    def congested(self) -> bool:
-        """Whether more is sent to this process than it can do, so that `has_room` is worth asking."""
-        return self._former.waiting + self._coming >= self._admission.limit
-
     def has_room(self, tenant: str) -> bool:
         """Return whether a tenant's next step may wait in the engine.
 

@@ -1,60 +1,74 @@
-"""uvicorn's HTTP protocol, with the head and the body of a response in one write, and a short way to say no.
+"""uvicorn's HTTP protocol with a short way for plain steps, and with head and body of a response in one write.
+
+A step that is known by its bytes (`service.plain_step`) goes to the engine from here, and its answer is written when it
+is there: without a parser, ASGI and a task (docs/decisions/0012). All else is uvicorn's, and what comes behind it, too,
+until that is answered.
+
+A process that is sent more than it can do must not spend its time on saying so. Until there is room for a step, or it
+is refused, nothing is made of its body, see `service.entrance`.
 
 Written apart, as uvicorn does, head and body are two system calls, and most often two packets for the client to wake up
 for: a tenth of the cost of a step.
-
-A process that is sent more than it can do must not spend its time on saying so. A step that is refused on the usual way
-costs nearly half of one that is served; here it costs little more than to read it and to write the answer. Until there
-is room for it, or it is refused, it is kept as it came, see `service.entrance`.
 """
 
-import re
+import asyncio
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+from fastapi import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
 from service.api.dependencies import Services
-from service.api.problems import problem_response
+from service.api.gate import credential_of
+from service.api.hot import Encoded
+from service.api.problems import failed, problem_response
+from service.api.steps import submit
 from service.core import access
 from service.core.access import ANYBODY
-from service.core.errors import Overloaded, Unauthenticated
+from service.core.errors import ConveyorError, Overloaded, Unauthenticated
+from service.core.session import SessionKey
 from service.http_limits import BoundedProtocol
+from service.plain_step import Head, StepReader
 
 _STATUS_LINE = b"HTTP/1.1 "
 _LENGTH = b"\r\ncontent-length: "
 
 
-_STEP = re.compile(rb"POST /v1/sessions/[!\x22$-.0->@-~]+/steps HTTP/1\.1\r\n")
-_HEAD_END = b"\r\n\r\n"
-_BODY_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})\r\n")
-_HEADER = rb"[!#$%&'*+.^_`|~0-9a-z-]+:[\t -~\x80-\xff]*\r\n"
-_HEADERS = re.compile(rb"[^\r]*\r\n(?:%b)+" % _HEADER)
-_NOT_PLAIN = re.compile(rb"\r\n(?:transfer-encoding|expect|upgrade|origin|connection(?!: *keep-alive\r\n)):")
-_CREDENTIAL = re.compile(rb"\r\nauthorization: *bearer ([^\r]+)(?=\r\n)", re.IGNORECASE)
-
-
 class HttpProtocol(BoundedProtocol):
-    """Writes through a `_Cork`. Keeps steps waiting, and refuses them, itself, where the engine has no room."""
+    """See the module. Writes through a `_Cork`. Where each request is to be logged, there is no short way."""
 
-    _services: Services | None = None
+    _services: Services | None = None  # of the short way
+    _steps: StepReader
     _between_requests = True
     _tenant = ANYBODY.tenant
-    _kept = b""  # a step that waits for room
-    _further = b""  # what came behind it
+    _part = b""  # a plain step without all of its body
+    _kept: tuple[Head, bytes] | None = None  # a step that waits for room
+    _asked: Head | None = None  # a step that waits for its answer
+    _further = b""  # what came behind either
+    _is_last = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(_Cork(transport))
-        self._services = self.app_state.get("services")  # not there in an application that is not ours
+        if not self.access_log:
+            self._services = self.app_state.get("services")  # not there in an application that is not ours
+        self._steps = StepReader(self.config.max_body_bytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
+        self._part = self._further = b""
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._kept:
+        if self._kept is not None or self._asked is not None:
             self._further += data
             self.flow.pause_reading()
-        elif self._services is None or not self._services.engine.congested or not self._keep(self._services, data):
+        elif self._services is None or not self._is_between():
             super().data_received(data)
+        else:
+            part, self._part = self._part, b""
+            if not self._take(self._services, part + data, in_part=not part):
+                super().data_received(part + data)
 
     def on_message_begin(self) -> None:
         self._between_requests = False
@@ -64,60 +78,6 @@ class HttpProtocol(BoundedProtocol):
         self._between_requests = True
         super().on_message_complete()
 
-    def shutdown(self) -> None:
-        if self._kept:
-            self.let_in()
-        super().shutdown()
-
-    def let_in(self) -> None:
-        """There is room in the engine, see `service.entrance.Asker`."""
-        kept, further = self._let_go()
-        super().data_received(kept)
-        if further and not self.transport.is_closing():
-            self.flow.resume_reading()
-            super().data_received(further)
-
-    def turn_away(self, refusal: Overloaded) -> None:
-        """Answer what is kept with a refusal; where it may be more than a step, the application is to do that."""
-        kept, further = self._let_go()
-        if self.transport.is_closing():
-            return
-        if not is_plain_step(kept):
-            super().data_received(kept)
-        else:
-            self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]  # whole, no body follows
-            again = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-            self.timeout_keep_alive_task = again
-        if further and not self.transport.is_closing():
-            self.flow.resume_reading()
-            self.data_received(further)
-
-    def _keep(self, services: Services, data: bytes) -> bool:
-        """Keep a request waiting, or refuse it, if it is a step of somebody for whom there is no room.
-
-        The parts of one that has been read in part are the library's to read, and the application's to keep or refuse.
-        """
-        if not self._between_requests or (self.cycle is not None and not self.cycle.response_complete):
-            return False
-        if self.transport.is_closing() or _STEP.match(data) is None:
-            return False
-        tenant = _tenant_of(data, services)
-        if tenant is None or services.engine.has_room(tenant):
-            return False
-        self._unset_keepalive_if_required()
-        self._forget_deadline()
-        self._tenant, self._kept = tenant, data
-        services.engine.ask(tenant, self)
-        return True
-
-    def _let_go(self) -> tuple[bytes, bytes]:
-        """Return what is kept, and what came behind it, and keep it no longer."""
-        kept, further = self._kept, self._further
-        if kept:
-            self._kept = self._further = b""
-            self._services.engine.leave(self._tenant, self)  # type: ignore[union-attr]
-        return kept, further
-
     def on_response_complete(self) -> None:
         self.transport.pull()  # type: ignore[attr-defined]  # a response without a body
         super().on_response_complete()
@@ -126,33 +86,116 @@ class HttpProtocol(BoundedProtocol):
         self.transport = self.transport.below  # type: ignore[attr-defined]
         super().handle_websocket_upgrade()
 
+    def shutdown(self) -> None:
+        self._is_last = True
+        if self._kept is not None:
+            self.let_in()
+        if self._asked is None and not self._part:
+            super().shutdown()
 
-def is_plain_step(data: bytes) -> bool:
-    """Whether this is one whole request to take a step, with no header that asks for more than that."""
-    end = data.find(_HEAD_END)
-    if end < 0 or _STEP.match(data) is None:
-        return False
-    head = data[: end + 2].lower()
-    length = _BODY_LENGTH.search(head)
-    return (
-        length is not None
-        and len(data) == end + len(_HEAD_END) + int(length[1])
-        and head.count(b"content-length") == 1
-        and _HEADERS.fullmatch(head) is not None
-        and _NOT_PLAIN.search(head) is None
-    )
+    def let_in(self) -> None:
+        """There is room in the engine, see `service.entrance.Asker`."""
+        if (kept := self._let_go()) is not None:
+            self._ask(*kept)
+
+    def turn_away(self, refusal: Overloaded) -> None:
+        """Answer what is kept with a refusal."""
+        self._let_go()
+        if not self.transport.is_closing():
+            self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]
+            self._go_on()
+
+    def _is_between(self) -> bool:
+        """Return whether the library has nothing to do with what comes next."""
+        return (
+            self._between_requests
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
+        )
+
+    def _take(self, services: Services, data: bytes, *, in_part: bool) -> bool:
+        """Take a plain step, if this is one; with `in_part`, also where its body has not come yet. Return whether."""
+        plain = self._steps.read(data)
+        if plain is None or (tenant := _tenant_of(plain[0], services)) is None:
+            return False
+        head, body = plain
+        if body is None and not in_part:
+            return False
+        self._unset_keepalive_if_required()
+        self._tenant = tenant
+        if body is None:
+            self._part = data
+            self._deadline = self._deadline or self.loop.call_later(self.config.request_timeout_s, self._late)
+            return True
+        self._forget_deadline()
+        if services.engine.admit(tenant):
+            self._ask(head, body)
+        else:
+            self._kept = head, body
+            services.engine.ask(tenant, self)
+        return True
+
+    def _let_go(self) -> tuple[Head, bytes] | None:
+        """Return what is kept, and keep it no longer."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._services.engine.leave(self._tenant, self)  # type: ignore[union-attr]
+        return kept
+
+    def _ask(self, head: Head, body: bytes) -> None:
+        """Submit a step; its answer comes to `_answered`, or the error at once."""
+        services: Services = self._services  # type: ignore[assignment]  # there are some, on the short way
+        self._asked = head
+        key = SessionKey(self._tenant, head.session_id)
+        try:
+            future = submit(services.engine, services.limits, key, body, head.sent, head.wanted)
+        except Exception as error:
+            self._tell(_refused(head, error))
+        else:
+            future.add_done_callback(self._answered)
+
+    def _answered(self, future: asyncio.Future[bytes]) -> None:
+        head, error = self._asked, future.exception()
+        if head is not None:
+            self._tell(Encoded(future.result(), head.wanted.media_type) if error is None else _refused(head, error))
+
+    def _tell(self, response: Response) -> None:
+        """Answer the step that was asked for."""
+        self._asked = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        if self._is_last:
+            headers.append((b"connection", b"close"))
+        self.transport.below.write(_whole(response, headers))  # type: ignore[attr-defined]
+        if self._is_last:
+            self.transport.close()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Read what came meanwhile, or wait for the next request."""
+        further, self._further = self._further, b""
+        if further:
+            self.flow.resume_reading()
+            self.data_received(further)
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
 
-def _tenant_of(data: bytes, services: Services) -> str | None:
+def _tenant_of(head: Head, services: Services) -> str | None:
     """Return the tenant whose step this is, or None where that cannot be told at once, or they may not take one.
 
     A stranger is told that alone, and not how busy the others are. Who has a rate limit is told of it in each answer.
     """
     principal = ANYBODY
     if services.authenticator is not None:
-        found = _CREDENTIAL.findall(data, 0, data.find(_HEAD_END) + 2)
         try:
-            known = services.authenticator.known(found[0]) if len(found) == 1 else None
+            known = services.authenticator.known(credential_of(head.headers))
         except Unauthenticated:
             return None
         if known is None or access.Scope.STEP not in known.scopes:
@@ -161,11 +204,22 @@ def _tenant_of(data: bytes, services: Services) -> str | None:
     return principal.tenant if services.rates.meter(principal) is None else None
 
 
+def _refused(head: Head, error: BaseException) -> Response:
+    if isinstance(error, ConveyorError):
+        return problem_response(error)
+    return failed("POST", f"/v1/sessions/{head.session_id}/steps", error)
+
+
 @lru_cache(maxsize=2)
 def _turned_away(refusal: Overloaded) -> bytes:
     response = problem_response(refusal)
-    headers = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return b"HTTP/1.1 %d Too Many Requests\r\n%b\r\n%b" % (response.status_code, headers, bytes(response.body))
+    return _whole(response, response.raw_headers)
+
+
+def _whole(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a response as it goes over the wire."""
+    fields = b"".join([b"%b: %b\r\n" % header for header in headers])
+    return b"".join((STATUS_LINE[response.status_code], fields, b"\r\n", response.body))
 
 
 class _Cork:

@@ -57,6 +57,7 @@ class Config(uvicorn.Config):
 
         self.request_timeout_s = settings.request_timeout_s
         self.max_connections = settings.max_connections
+        self.max_body_bytes = settings.max_body_bytes
 
     def load(self) -> None:
         super().load()

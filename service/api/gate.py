@@ -1,5 +1,6 @@
 """The gate: who asks is known before anything of what they send is read."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,7 +28,7 @@ class Gate:
         if scope["type"] != "lifespan" and PRINCIPAL not in scope:
             authenticator: Authenticator = scope["state"]["services"].authenticator
             try:
-                credential = credential_of(scope)
+                credential = credential_of(scope["headers"])
                 scope[PRINCIPAL] = authenticator.known(credential) or await authenticator.authenticate(credential)
             except ConveyorError as error:
                 if scope["path"] not in OPEN:
@@ -37,9 +38,9 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-def credential_of(scope: Scope) -> bytes:
+def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return what stands behind `Bearer` in the one Authorization header. Raises `Unauthenticated`."""
-    sent = [value for name, value in scope["headers"] if name == b"authorization"]
+    sent = [value for name, value in headers if name == b"authorization"]
     if len(sent) != 1:
         raise Unauthenticated(
             "say who you are: send the header Authorization with Bearer and an API key or a token"

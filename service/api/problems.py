@@ -106,7 +106,12 @@ async def respond(request: Request, error: Exception) -> Response:
         case ClientDisconnect():
             # It left in the middle of its request: nobody reads this answer, and nobody needs a traceback of it.
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
-    log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+    return failed(request.method, request.url.path, error)
+
+
+def failed(method: str, path: str, error: BaseException) -> Response:
+    """Log an error that nobody expected; return the answer to the request that ended in it."""
+    log.error("a request failed", method=method, path=path, exc_info=error)
     return problem_response(InternalError("the service failed at this request; its log says why"))
 
 

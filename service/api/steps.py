@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from service.api.dependencies import key_of, principal_of, services_of
+from service.api.dependencies import Limits, key_of, principal_of, services_of
 from service.api.encodings import Encoding, of_request
 from service.api.hot import Encoded, ThinRoute, body_of
 from service.api.many import Malformed, begin
@@ -15,6 +15,8 @@ from service.api.openapi import body
 from service.api.rate_limits import submitter
 from service.api.schemas import ManyStepsAnswer, ManyStepsRequest, StepAnswer, StepRequest
 from service.core.errors import InvalidRequest
+from service.core.session import SessionKey
+from service.rates import Submitter
 
 router = APIRouter(tags=["steps"], route_class=ThinRoute)
 
@@ -26,16 +28,12 @@ async def step(request: Request) -> Response:
     A step that carries its number is applied once, however often it is sent: sent again, it gets the stored answer.
     """
     services = services_of(request)
-    session_id = request.path_params["session_id"]
-    key = key_of(request, session_id)
+    key = key_of(request, request.path_params["session_id"])
     if not services.engine.admit(key.tenant):
         await services.engine.enter(key.tenant)
     sent, wanted = of_request(request.scope["headers"])
-    timestep = decode(sent.step, await body_of(request)).timestep(services.limits)
-    answer = await submitter(request).submit(
-        key, timestep, lambda result: wanted.encode(rest_answer(session_id, result))
-    )
-    return Encoded(answer, wanted.media_type)
+    content = await body_of(request)
+    return Encoded(await submit(submitter(request), services.limits, key, content, sent, wanted), wanted.media_type)
 
 
 @router.post("/v1/steps", response_model=ManyStepsAnswer, openapi_extra=body(ManyStepsRequest))
@@ -51,6 +49,15 @@ async def many_steps(request: Request) -> Response:
     while (undone := begun.undone()) is not None:
         await asyncio.wait({undone})
     return Encoded(wanted.encode({"results": wanted.fragment(begun.answer())}), wanted.media_type)
+
+
+def submit(
+    submitter: Submitter, limits: Limits, key: SessionKey, content: bytes, sent: Encoding, wanted: Encoding
+) -> asyncio.Future[bytes]:
+    """Submit the step that a request's body asks for; return the future of the answer's. Raises `ConveyorError`."""
+    timestep = decode(sent.step, content).timestep(limits)
+    session_id = key.session_id
+    return submitter.submit(key, timestep, lambda result: wanted.encode(rest_answer(session_id, result)))
 
 
 def decode_step(encoding: Encoding, content: bytes | str) -> Addressed | Malformed:

@@ -1,0 +1,76 @@
+"""A plain step is what the library would have read: the same request, and nothing else."""
+
+from typing import Any
+
+import httptools
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.plain_step import StepReader
+from tests.fuzz.test_frames import mutated
+
+PLAIN = (b"Connection: keep-alive", b"Host:h", b"Accept: */*", b"X: y", b"X:", b"X: \xff", b"Authorization: Bearer a b")
+OTHERS = (
+    b"Content-Length: 9",
+    b"Transfer-Encoding: chunked",
+    b"Connection: close",
+    b"Upgrade: websocket",
+    b"Expect: 100-continue",
+    b"X : y",
+    b" X: y",
+    b"\xff: y",
+    b"X: y \t",
+)
+HEADERS = st.one_of(*[st.sampled_from(PLAIN)] * 5, st.sampled_from(OTHERS))
+PATHS = st.sampled_from([b"a", b"a@~:.-_", b"", b"a/b", b"%61"])
+LENGTHS = st.sampled_from([b"9", b"9", b"09", b"8", b"10"])
+
+
+def request(session_id: bytes, length: bytes, headers: list[bytes]) -> bytes:
+    lines = [b"POST /v1/sessions/%b/steps HTTP/1.1" % session_id, b"Content-Length: " + length, *headers]
+    return b"\r\n".join([*lines, b"", b'{"x":[1]}'])
+
+
+requests = st.builds(request, PATHS, LENGTHS, st.lists(HEADERS, max_size=5))
+
+
+class Read:
+    """What the library makes of some bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.url = self.body = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.messages = 0
+        self.parser: Any = httptools.HttpRequestParser(self)
+        self.parser.feed_data(content)
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.messages += 1
+
+
+@given(content=st.one_of(requests, mutated(requests)))
+def test_a_plain_step_is_what_the_library_would_have_read(content: bytes) -> None:
+    plain = StepReader().read(content)
+    if plain is None:
+        return
+    head, body = plain
+    read = Read(
+        content if body is not None else content + b"?" * (head.length - len(content.partition(b"\r\n\r\n")[2]))
+    )
+    assert read.messages == 1
+    assert read.parser.get_method() == b"POST"
+    assert read.parser.get_http_version() == "1.1"
+    assert read.parser.should_keep_alive()
+    assert not read.parser.should_upgrade()
+    assert read.url == b"/v1/sessions/%b/steps" % head.session_id.encode()
+    assert read.headers == head.headers
+    assert body is None or read.body == body
