@@ -1,12 +1,14 @@
 """The one imperative shell: admits steps, forms batches, sends them down the pipeline.
 
-A batch is whatever is ready when the previous one has ended; nothing ever waits for a timer. Every step that was
-admitted ends in a result or an error, on every path. A step is answered only after the store has acknowledged it.
+A batch is whatever is ready when the previous one has ended, or a crowd that is ready while that is only being written
+still; nothing ever waits for a timer. Every step that was admitted ends in a result or an error, on every path. A step
+is answered only after the store has acknowledged it.
 """
 
 import asyncio
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, cast
 
@@ -217,7 +219,7 @@ class Engine:
         again: list[StepTurn] = []
         failure: ConveyorError = InternalError("the step was left unanswered")
         try:
-            again = await self._pipeline.advance(batch)
+            again = await self._pipeline.advance(batch, partial(self._sent, batch))
         except ConveyorError as error:
             failure = error
         except asyncio.CancelledError:
@@ -233,6 +235,10 @@ class Engine:
             self._account(batch)
             if not isinstance(failure, ShuttingDown):
                 self._pump_after(self._passes(batch))
+
+    def _sent(self, batch: StepBatch) -> None:
+        if self._former.sent(batch):
+            self._pump_soon()
 
     def _account(self, batch: StepBatch) -> None:
         """Tell what batches cost. Of a lone timestep nobody learns anything, and to ask takes a system call."""

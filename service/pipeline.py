@@ -20,9 +20,9 @@ from service.runner import Runner
 
 _Run = Callable[[], Awaitable[Ran | None]]
 
-_HALVED, _PART = 32, 128
-"""A batch of so many sessions is run and sent to the store in halves, a larger one in parts of about `_PART`: the store
-works on one part while the next is run. In smaller parts another run and another exchange cost more than they hide."""
+_PART = 128
+"""A batch is run and sent to the store in parts of about so many sessions: the store works on one part while the next
+is run. In smaller parts another run and another exchange cost more than they hide (docs/decisions/0013)."""
 
 
 class Pipeline:
@@ -36,6 +36,7 @@ class Pipeline:
         self._trust = Trust()
         self._planner = Planner(store, models, observer, cache, self._trust, clock)
         self._runner = Runner(models, observer, cache, clock)
+        self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
         self._runner.close()
@@ -44,8 +45,11 @@ class Pipeline:
         """Run a model outside of any batch. See `Model.run`."""
         return await self._runner.run(model, x, state)
 
-    async def advance(self, batch: StepBatch) -> list[StepTurn]:
-        """Answer a batch's steps. Returns the turns that are to be made again."""
+    async def advance(self, batch: StepBatch, sent: Callable[[], None]) -> list[StepTurn]:
+        """Answer a batch's steps. Returns the turns that are to be made again.
+
+        `sent` is called when nothing is left to be done but to wait for the store, if that can be told before.
+        """
         self._refuse(batch.expired, DeadlineExceeded("the step waited too long for its turn and was not run"))
         submitted = [turn.steps[0].submitted for turn in batch.turns]
         submitted += [frame.submitted for frame, _ in frames(batch)]
@@ -56,10 +60,14 @@ class Pipeline:
         try:
             if len(runs) == 1 and not work:  # there is nothing beside it
                 if (ran := await runs[0]()) is not None:
-                    asyncio.get_running_loop().call_soon(ran.render)  # when it has gone to the store
+                    self._loop.call_soon(ran.render)  # when it has gone to the store
+                    self._loop.call_soon(sent)
                     await self._commit(ran, again)
             else:
+                reads = bool(work)
                 await self._run_in_turn(runs, work, again)
+                if not reads:
+                    self._loop.call_soon(sent)
             failures = await asyncio.gather(*work, return_exceptions=True) if work else ()
         except BaseException:
             for task in work:
@@ -77,7 +85,7 @@ class Pipeline:
             if work:
                 await asyncio.sleep(0)  # what has been begun goes on its way to the store
             if (ran := await run()) is not None:
-                task = asyncio.create_task(self._commit(ran, again))
+                task = self._loop.create_task(self._commit(ran, again))
                 unwritten[task] = ran
                 task.add_done_callback(unwritten.pop)
                 work.append(task)
@@ -86,7 +94,7 @@ class Pipeline:
             await asyncio.sleep(0)
             for task, ran in unwritten.items():
                 if not task.done():
-                    asyncio.get_running_loop().call_soon(ran.render)
+                    self._loop.call_soon(ran.render)
 
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
@@ -106,7 +114,7 @@ class Pipeline:
                     work.append(self._read_abreast(missing, again))
         for (layout, _), group in groups.items():
             runs += [partial(self._runner.turns, layout, group[rows], again) for rows in _parts(len(group))]
-        return runs, [asyncio.create_task(each) for each in work]
+        return runs, [self._loop.create_task(each) for each in work]
 
     async def _read_turns(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
         await self._run_read([], await self._planner.read(turns), again)
@@ -171,7 +179,6 @@ class Pipeline:
 
 def _parts(count: int) -> Iterator[slice]:
     """Divide so many turns into parts that differ in size by one at most."""
-    fewest = 2 if count >= _HALVED else 1
-    parts = min(max(fewest, round(count / _PART)), count)
+    parts = min(max(1, round(count / _PART)), count)
     for i in range(parts):
         yield slice(i * count // parts, (i + 1) * count // parts)

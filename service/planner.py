@@ -18,7 +18,7 @@ from service.pending import Pending, Run, StepTurn, refuse
 Groups = defaultdict[tuple[Layout, int], list[Run]]
 """Turns that are run as one: of one model and of one length."""
 
-_COMPARED = 8
+_COMPARED = 16
 """So many sessions of a read of timesteps side by side tell whether what is remembered would have done."""
 
 

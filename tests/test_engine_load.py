@@ -226,3 +226,26 @@ async def test_who_waits_for_an_engine_that_is_closed_is_told(store: CountingSto
     assert told == ["waits", "comes meanwhile"]
     with pytest.raises(ConveyorError):
         await running
+
+
+@pytest.mark.parametrize(("ready", "begun"), [(7, [8]), (8, [8, 8])])
+async def test_while_a_batch_is_being_written_the_next_one_begins_for_a_crowd(
+    engine: Engine, sessions: Sessions, store: CountingStore, ready: int, begun: list[int]
+) -> None:
+    names = range(8 + ready)
+    for name in names:
+        await sessions.create(key(name), "hotspot")
+    await asyncio.gather(*(engine.step(key(name), one()) for name in names))  # now they are remembered
+    store.commits.clear()
+    store.arrived.clear()
+    store.gate.clear()
+    first = [engine.submit(key(name), one()) for name in names[:8]]
+    await store.arrived.wait()
+    second = [engine.submit(key(name), one()) for name in names[8:]]
+    behind = engine.submit(key(0), one())  # of a session that is being written
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert store.commits == begun
+    assert not any(step.done() for step in [*first, *second, behind])
+    store.gate.set()
+    assert [result.step for result in await asyncio.gather(*first, *second, behind)] == [2] * len(names) + [3]

@@ -17,7 +17,7 @@ from tests.engines import CountingStore, X, chunk, key, one
 
 @pytest.fixture
 async def engine(store: CountingStore, models: ModelRepository) -> AsyncIterator[Engine]:
-    engine = Engine(store, models, PrometheusObserver(), max_batch=64)
+    engine = Engine(store, models, PrometheusObserver(), max_batch=256)
     yield engine
     await engine.close()
 
@@ -60,7 +60,7 @@ async def arrive(store: CountingStore, commits: int) -> None:
     assert len(store.commits) == commits
 
 
-@pytest.mark.parametrize(("sessions_n", "parts"), [(1, 1), (5, 1), (8, 1), (40, 2)])
+@pytest.mark.parametrize(("sessions_n", "parts"), [(1, 1), (5, 1), (8, 1), (256, 2)])
 async def test_answers_are_made_while_steps_are_written_and_told_when_they_are(
     engine: Engine, sessions: Sessions, store: CountingStore, sessions_n: int, parts: int
 ) -> None:
@@ -90,7 +90,7 @@ async def test_a_chunk_and_a_replay_are_rendered_too(engine: Engine, sessions: S
 
 
 async def test_a_frame_is_rendered_part_by_part(engine: Engine, sessions: Sessions, store: CountingStore) -> None:
-    keys = await create(sessions, 40)
+    keys = await create(sessions, 256)
     await asyncio.gather(*(engine.step(each, one()) for each in keys))
     close(store)
     made: list[Answers] = []
@@ -99,15 +99,15 @@ async def test_a_frame_is_rendered_part_by_part(engine: Engine, sessions: Sessio
         made.append(answers)
         return range(answers.start, answers.start + len(answers.steps))
 
-    frame = engine.submit_frame(keys, np.array([X] * 40), np.zeros(40, np.uint64), render)
+    frame = engine.submit_frame(keys, np.array([X] * 256), np.zeros(256, np.uint64), render)
     assert frame is not None
     await arrive(store, 2)
-    assert sorted(answers.start for answers in made) == [0, 20]
+    assert sorted(answers.start for answers in made) == [0, 128]
     assert not frame.ended.done()
     assert not frame.answers
     store.gate.set()
     await asyncio.wait_for(asyncio.shield(frame.ended), 10)
-    assert sorted(row for rows in frame.answers for row in rows) == list(range(40))
+    assert sorted(row for rows in frame.answers for row in rows) == list(range(256))
     assert len(made) == 2
 
 
@@ -141,15 +141,15 @@ async def test_what_has_been_told_is_not_made_again(
     engine: Engine, sessions: Sessions, store: CountingStore, models: ModelRepository, lost: int
 ) -> None:
     """The parts of a batch are written as soon as they are sent, but for one session."""
-    keys = await create(sessions, 40)
+    keys = await create(sessions, 256)
     elsewhere = Engine(store, models, PrometheusObserver())
     await asyncio.gather(*(engine.step(each, one()) for each in keys))
     await elsewhere.step(keys[lost], one(2, shift=1.0))  # `engine` remembers an older record
     store.commits.clear()
     render = Rendered()
     await asyncio.gather(*(engine.submit(each, one(), render) for each in keys))
-    assert store.commits == [20, 20, 1]
-    assert [result.step for result in render.results] == [*[2] * 39, 3]
+    assert store.commits == [128, 128, 1]
+    assert [result.step for result in render.results] == [*[2] * 255, 3]
     await elsewhere.close()
 
 

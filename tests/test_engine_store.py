@@ -91,13 +91,13 @@ async def test_where_a_session_is_is_not_told_before_it_is_there(
 
 async def test_each_step_is_told_what_became_of_its_own_write(store: CountingStore, models: ModelRepository) -> None:
     """A large batch is written in parts, which may fail in different ways."""
-    engine = Engine(store, models, PrometheusObserver(), max_batch=128)
+    engine = Engine(store, models, PrometheusObserver(), max_batch=256)
     sessions = Sessions(store, models, engine, default_ttl_s=60, max_ttl_s=600, max_history=100)
-    for i in range(128):
+    for i in range(256):
         await sessions.create(key(i), "hotspot")
     store.failures = [StoreUnavailable("away"), OutcomeUnknown("away")]
-    results = await asyncio.gather(*(engine.submit(key(i), one()) for i in range(128)), return_exceptions=True)
-    assert [type(result) for result in results] == [StoreUnavailable] * 64 + [OutcomeUnknown] * 64
+    results = await asyncio.gather(*(engine.submit(key(i), one()) for i in range(256)), return_exceptions=True)
+    assert [type(result) for result in results] == [StoreUnavailable] * 128 + [OutcomeUnknown] * 128
     await engine.close()
 
 

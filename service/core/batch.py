@@ -12,7 +12,9 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 - A group (one timestep for each of many sessions) stands in the line of each of them, and is ready when it is the first
   in all. It may take its turns in several batches, where not all of it is due.
 - Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
-  of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch in flight.
+  of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch that is being run.
+- While one is only being written still, the next of its lane may begin, if a `crowd` of sessions is ready for it. For
+  fewer, it is better to wait for those who are about to be answered, and to make one batch with them.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -40,23 +42,25 @@ class BatchFormer(Generic[K, S]):
         max_sessions: int,
         max_turn: int = 64,
         long_turn: int = 64,
+        crowd: int = 128,
         tenant_of: Callable[[K], Hashable] = _nobody,
     ) -> None:
         self._max_turn = max_turn
         self._long_turn = long_turn
+        self._crowd = min(crowd, max_sessions)
         self._tenant_of = tenant_of
         # What waits for a session. It has a line, if an empty one, while a turn of it is in flight or a group has it.
         self._lines: dict[K, list[S | Group[K, S]]] = {}
         self._groups: dict[Group[K, S], None] = {}  # of which something waits, in their order
         self._rounds: Rounds[K | Group[K, S]] = Rounds(max_sessions)
         self._latest: Tenant[K | Group[K, S]] = Tenant(None)  # most often the next step's, too
-        self._in_flight: set[Lane] = set()
+        self._in_flight: tuple[list[Batch[K, S]], list[Batch[K, S]]] = ([], [])  # by lane
         self.waiting = 0
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
-        return not self._lines and not self._in_flight
+        return not self._lines and not any(self._in_flight)
 
     def add(self, key: K, step: S) -> None:
         """Put a step behind the session's others."""
@@ -102,12 +106,18 @@ class BatchFormer(Generic[K, S]):
         return len(self._rounds) + (self._rounds.get(tenant) is None)
 
     def take(self, now: float) -> Batch[K, S] | None:
-        """Form a batch from what is ready, or return None where nothing is or all lanes are in flight."""
+        """Form a batch from what is ready, or return None where nothing is or no lane may have another."""
         for lane in _LANES:
-            if self._rounds.ready[lane] and lane not in self._in_flight:
-                self._in_flight.add(lane)
-                return self._form(lane, now)
+            if self._rounds.ready[lane] and self._has_place(lane):
+                batch = self._form(lane, now)
+                self._in_flight[lane].append(batch)
+                return batch
         return None
+
+    def sent(self, batch: Batch[K, S]) -> bool:
+        """Say that all of a batch has been run, and is being written. Returns whether the next one may begin."""
+        batch.sent = True
+        return self._has_place(batch.lane)
 
     def steps(self) -> list[S]:
         """Return the steps that wait; those of groups do not count as such."""
@@ -131,7 +141,7 @@ class BatchFormer(Generic[K, S]):
 
     def done(self, batch: Batch[K, S], again: Iterable[Turn[K, S]] = ()) -> None:
         """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
-        self._in_flight.remove(batch.lane)
+        self._in_flight[batch.lane].remove(batch)
         repeated = {turn.key: turn for turn in again}
         for key in batch.everybody():
             if repeated and key in repeated:
@@ -158,6 +168,21 @@ class BatchFormer(Generic[K, S]):
         following.behind -= 1
         if not following.behind:
             self._rounds.make_ready(self._rounds.enter(self._tenant_of(key)), Lane.SHORT, following)
+
+    def _has_place(self, lane: Lane) -> bool:
+        before = self._in_flight[lane]
+        return not before or (len(before) == 1 and before[0].sent and self._is_crowd_ready(lane))
+
+    def _is_crowd_ready(self, lane: Lane) -> bool:
+        if self.waiting < self._crowd:
+            return False
+        found = 0
+        for tenant in self._rounds.ready[lane]:
+            for entry in tenant.ready[lane]:
+                found += len(entry) - entry.taken if isinstance(entry, Group) else 1
+                if found >= self._crowd:
+                    return True
+        return False
 
     def _lane(self, step: S) -> Lane:
         return Lane.LONG if step.length > self._long_turn else Lane.SHORT

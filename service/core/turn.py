@@ -85,12 +85,12 @@ class Part(Generic[K, S]):
         return (Turn(key, [step]) for key, step in zip(self.keys, self.steps(), strict=True))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch(Generic[K, S]):
     """Turns and parts of groups, of distinct sessions, that are run together; and steps that were too late to be.
 
     `sessions` is how many there are; `idle` are those of which nothing but steps that are too late was taken.
-    `timesteps` is how many were taken out of the queue.
+    `timesteps` is how many were taken out of the queue. `sent` says that nothing is left to be run of it.
     """
 
     lane: Lane
@@ -100,6 +100,7 @@ class Batch(Generic[K, S]):
     idle: list[K] = field(default_factory=list)
     sessions: int = 0
     timesteps: int = 0
+    sent: bool = False
 
     def everybody(self) -> Iterator[K]:
         for turn in self.turns:

@@ -44,6 +44,30 @@ def test_a_long_chunk_behind_a_step_that_is_too_late_keeps_to_its_lane() -> None
     assert (chunk.lane, [step.number for step in chunk.turns[0].steps]) == (Lane.LONG, [2])
 
 
+def test_while_a_batch_is_written_the_next_begins_for_a_crowd_alone() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=8, crowd=4)
+    former.add("first", Step(0))
+    first = former.take(0.0)
+    assert first is not None
+    for number, name in enumerate("abc"):
+        former.add(name, Step(number))
+    assert not former.sent(first)
+    assert former.take(0.0) is None
+    former.add("first", Step(9))  # whose turn it cannot be yet
+    assert former.take(0.0) is None
+    former.add("d", Step(3))
+    second = former.take(0.0)
+    assert second is not None
+    assert [turn.key for turn in second.turns] == ["a", "b", "c", "d"]
+    for number, name in enumerate("efgh"):
+        former.add(name, Step(number))
+    assert not former.sent(second), "two are written, and that is enough"
+    former.done(first)
+    third = former.take(0.0)
+    assert third is not None
+    assert [turn.key for turn in third.turns] == ["e", "f", "g", "h", "first"]
+
+
 def test_what_is_abandoned_is_handed_over_and_gone() -> None:
     former: BatchFormer[str, Step] = BatchFormer(max_sessions=8)
     for number in range(4):

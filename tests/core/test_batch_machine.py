@@ -1,8 +1,9 @@
 """The batch former against a model of what it promises, under any interleaving.
 
 The model knows a session's waiting steps, what is in flight and what has ended, and none of the former's cleverness.
-It holds the former to four promises: a session's steps keep their order and at most one turn of it is in flight; nobody
-starves; nothing is lost or doubled; `waiting` and `idle` are true.
+It holds the former to five promises: a session's steps keep their order and at most one turn of it is in flight; of
+each lane one batch is run at a time, and the next one begins before it has ended only for a crowd; nobody starves;
+nothing is lost or doubled; `waiting` and `idle` are true.
 """
 
 from collections import Counter
@@ -21,7 +22,7 @@ from tests.core.plain_step import Step
 
 KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "bb", "ca")]
 TENANTS = {key.tenant for key in KEYS}
-MAX_SESSIONS = 2
+MAX_SESSIONS = CROWD = 2
 MAX_TURN = 8
 LONGEST = 20
 
@@ -89,10 +90,12 @@ class Former(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         ready = {key: self._lane(key) for key in KEYS if self._is_ready(key)}
+        places = {lane for lane in Lane if self._has_place(lane)}
         batch = self.former.take(self.now)
         if batch is None:
-            assert set(ready.values()) <= {batch.lane for batch in self.in_flight}, "something was ready, a lane free"
+            assert places.isdisjoint(ready.values()), "something was ready, a lane free"
             return
+        assert batch.lane in places
         turns = turns_of(batch)
         keys = [turn.key for turn in turns]
         assert batch.sessions == len(keys)
@@ -105,6 +108,12 @@ class Former(RuleBasedStateMachine):
         self._check_fairness({key for key, lane in ready.items() if lane is batch.lane} - set(keys))
         self.ended.update(batch.expired)
         self.in_flight.append(batch)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def sent(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from(self.in_flight))
+        assert self.former.sent(batch) == self._has_place(batch.lane)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
@@ -166,6 +175,11 @@ class Former(RuleBasedStateMachine):
         for key in left_out:
             self.passed_over[key] += 1
             assert self.passed_over[key] <= len(KEYS) * len(TENANTS) + LONGEST + self.repeated, f"{key} starves"
+
+    def _has_place(self, lane: Lane) -> bool:
+        before = [batch for batch in self.in_flight if batch.lane is lane]
+        ready = sum(self._is_ready(key) and self._lane(key) is lane for key in KEYS)
+        return not before or (len(before) == 1 and before[0].sent and ready >= CROWD)
 
     def _busy(self) -> set[SessionKey]:
         return {key for batch in self.in_flight for key in batch.everybody()}
