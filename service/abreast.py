@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.cache import RecordCache
+from service.core.cache import Place, RecordCache
 from service.core.columns import Columns, Floats
 from service.core.session import Result, SessionKey
 from service.core.timestep import SURELY
@@ -132,10 +132,20 @@ class Singles:
 
 
 class Sheet(NamedTuple):
-    """Timesteps that come next, with good numbers, of sessions of one model: row `i` of both is about the same one."""
+    """Timesteps that come next, with good numbers, of sessions of one model: row `i` of all is about the same one.
+
+    `place` is where the cache has their records.
+    """
 
     abreast: Abreast
     columns: Columns
+    place: Place
+
+    def pick(self, rows: Sequence[int]) -> "Sheet":
+        """Return what is in some rows, which are in ascending order."""
+        if len(rows) == len(self.abreast):
+            return self
+        return Sheet(self.abreast.pick(rows), self.columns.pick(rows), self.place.pick(rows))
 
     @property
     def x(self) -> Floats:
@@ -206,25 +216,29 @@ def sheets(abreast: Abreast, cache: RecordCache) -> tuple[list[Sheet], list[int]
     """
     found, others = cache.find(abreast.keys)
     made: list[Sheet] = []
-    for slab, at, rows in found:
-        some = abreast if len(at) == len(abreast) else abreast.pick(at)
-        good = _good(some.x, slab.layout.spec.width)
-        columns = Columns(slab.layout, slab.rows[rows])
-        good &= (some.numbers == 0) | (some.numbers == columns.step + np.uint64(1))
-        if not good.all():
+    for at, place in found:
+        layout = place.slab.layout
+        sheet = Sheet(abreast.pick(at), Columns(layout, place.slab.rows[place.rows]), place)
+        good = _good(sheet.abreast, sheet.columns)
+        if good is not None:
             others += [i for i, fine in zip(at, good, strict=True) if not fine]
             fine = np.flatnonzero(good).tolist()
             if not fine:
                 continue
-            some, columns = some.pick(fine), columns.pick(fine)
-        made.append(Sheet(some, columns))
+            sheet = sheet.pick(fine)
+        made.append(sheet)
     return made, sorted(others)
 
 
-def _good(x: Numbers, width: int) -> NDArray[np.bool_]:
-    """Return which rows are numbers that a model of so many features takes."""
-    if x.shape[1] != width:
+def _good(abreast: Abreast, columns: Columns) -> NDArray[np.bool_] | None:
+    """Return which rows are numbers that their model takes, and come next; None where all are."""
+    x, numbers = abreast.x, abreast.numbers
+    if x.shape[1] != columns.layout.spec.width:
         return np.zeros(len(x), bool)
-    # Written so that NaN, which compares as false with everything, is not.
-    good: NDArray[np.bool_] = np.all(np.abs(x) < SURELY, axis=1)
-    return good
+    size = np.abs(x)
+    due = None if not numbers.any() else (numbers == 0) | (numbers == columns.step + np.uint64(1))
+    # Written so that NaN, which compares as false with everything, is not good.
+    if size.max() < SURELY and (due is None or due.all()):
+        return None
+    good: NDArray[np.bool_] = np.all(size < SURELY, axis=1)
+    return good if due is None else good & due

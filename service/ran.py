@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from service.abreast import Abreast, Span
+from service.abreast import Sheet, Span
 from service.core.cache import RecordCache
-from service.core.columns import Columns, Floats, Layout, Rows
+from service.core.columns import Floats, Layout, Rows
 from service.core.errors import ConveyorError
 from service.core.plan import Window
 from service.core.ports import Commit, Observer
@@ -107,11 +107,12 @@ class RanSheet:
 
     timesteps = 1
 
-    def __init__(self, columns: Columns, abreast: Abreast, records: Rows, outputs: Floats) -> None:
-        self.layout = columns.layout
-        self.writes = Writes(abreast.keys, columns.version, records)
-        self._abreast = abreast
-        self._steps: Sequence[int] = (columns.step + np.uint64(1)).tolist()
+    def __init__(self, sheet: Sheet, records: Rows, outputs: Floats) -> None:
+        self.layout = sheet.columns.layout
+        self.writes = Writes(sheet.abreast.keys, sheet.columns.version, records)
+        self._abreast = sheet.abreast
+        self._place = sheet.place
+        self._steps: Sequence[int] = (sheet.columns.step + np.uint64(1)).tolist()
         self._outputs = outputs[:, 0]
         self._rendered: list[tuple[Span, Any]] = []
 
@@ -124,8 +125,10 @@ class RanSheet:
             self._rendered = self._told(self._abreast.spans, self._steps, self._outputs)
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
-        writes = self.writes if len(rows) == len(self.writes) else self.writes.pick(rows)
-        cache.put_rows(writes.keys, self.layout, writes.records)
+        writes, place = self.writes, self._place
+        if len(rows) < len(writes):
+            writes, place = writes.pick(rows), place.pick(rows)
+        cache.put_rows(writes.keys, self.layout, writes.records, place)
 
     def answer(self, rows: Sequence[int], observer: Observer) -> None:
         if len(rows) < len(self._steps):

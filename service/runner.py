@@ -80,14 +80,13 @@ class Runner:
 
     async def sheet(self, sheet: Sheet, again: list[StepTurn]) -> Ran | None:
         """Run single timesteps side by side; return what came out well."""
-        abreast, columns = sheet
-        made = await self._run(columns.layout, sheet.x, columns.state, abreast.turns, again)
+        columns = sheet.columns
+        made = await self._run(columns.layout, sheet.x, columns.state, sheet.abreast.turns, again)
         if made is None:
             return None
-        if len(made.rows) < len(abreast):
-            abreast, columns = abreast.pick(made.rows), columns.pick(made.rows)
-        records = columns.advance(1, made.state, made.outputs[:, -1], **self._stamp())
-        return RanSheet(columns, abreast, records, made.outputs)
+        sheet = sheet.pick(made.rows)
+        records = sheet.columns.advance(1, made.state, made.outputs[:, -1], **self._stamp())
+        return RanSheet(sheet, records, made.outputs)
 
     def _stamp(self) -> _Stamp:
         return {"nonce": self._nonces.getrandbits(64), "now_ms": unix_ms()}

@@ -116,7 +116,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._refuse_handshake()
         elif self._beyond_limit:
             super().data_received(data)
-        else:
+        elif self._unread or not self._take_whole(data):
             self._unread += data
             self._read()
 
@@ -228,17 +228,34 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self._take(frame, start)
 
     def _take(self, frame: bytes, start: int) -> None:
-        first = frame[0]
-        if first in (_TEXT, _BINARY) and frame[1] & _MASKED and self._fast():
-            content = apply_mask(frame[start:], frame[start - _MASK_BYTES : start])
-            try:
-                self._on_message(content.decode() if first == _TEXT else content)  # type: ignore[misc]
-                return
-            except UnicodeDecodeError:
-                pass  # told to the library, and closed for, below
-        if not first & _CONTROL:
-            self._fragmented = not first & _FIN
+        if self._hand_over(frame, start):
+            return
+        if not frame[0] & _CONTROL:
+            self._fragmented = not frame[0] & _FIN
         super().data_received(frame)
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Hand over what is one whole message of less than 64 KiB, as most of what comes is, as it came."""
+        if len(data) < 2 + _MASK_BYTES or self._held or self._early:
+            return False
+        length, start = data[1] & ~_MASKED, 2 + _MASK_BYTES
+        if length == _EIGHT_BYTES:
+            return False
+        if length == _TWO_BYTES:
+            length, start = int.from_bytes(data[2:4], "big"), 4 + _MASK_BYTES
+        return len(data) == start + length <= start + self.config.ws_max_size and self._hand_over(data, start)
+
+    def _hand_over(self, frame: bytes, start: int) -> bool:
+        """Hand over the message that a frame is, or return that it is none that may go this way."""
+        first = frame[0]
+        if first not in (_TEXT, _BINARY) or not frame[1] & _MASKED or not self._fast():
+            return False
+        content = apply_mask(frame[start:], frame[start - _MASK_BYTES : start])
+        try:
+            self._on_message(content.decode() if first == _TEXT else content)  # type: ignore[misc]
+        except UnicodeDecodeError:
+            return False  # the library is told, and closes for it
+        return True
 
     def _fast(self) -> bool:
         return (

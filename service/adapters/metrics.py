@@ -39,6 +39,7 @@ class PrometheusObserver:
             buckets=_SIZES,
             registry=self._registry,
         )
+        self._models: dict[ModelRef, tuple[Histogram, Counter]] = {}
         stage = Histogram(
             "conveyor_stage_seconds",
             "Seconds that a batch spent waiting (its longest-waiting step), being read, run and committed.",
@@ -62,7 +63,7 @@ class PrometheusObserver:
         )
 
     def batch(self, model: ModelRef, sessions: int) -> None:
-        self._batch.labels(model.name, model.version).observe(sessions)
+        self._of(model)[0].observe(sessions)
 
     def stage(self, stage: str, seconds: float) -> None:
         self._stages[stage].observe(seconds)
@@ -72,7 +73,7 @@ class PrometheusObserver:
         self._cache_misses.inc(misses)
 
     def steps(self, model: ModelRef, timesteps: int) -> None:
-        self._steps.labels(model.name, model.version).inc(timesteps)
+        self._of(model)[1].inc(timesteps)
 
     def replayed(self) -> None:
         self._replays.inc()
@@ -82,6 +83,14 @@ class PrometheusObserver:
 
     def refused(self, code: str, steps: int = 1) -> None:
         self._refusals.labels(code).inc(steps)
+
+    def _of(self, model: ModelRef) -> tuple[Histogram, Counter]:
+        """Return the metrics of a model. To find them by their labels costs more than to count."""
+        found = self._models.get(model)
+        if found is None:
+            labels = model.name, model.version
+            found = self._models[model] = self._batch.labels(*labels), self._steps.labels(*labels)
+        return found
 
     def exposition(self) -> tuple[bytes, str]:
         """Return all metrics in Prometheus' text format, and its media type."""

@@ -4,11 +4,11 @@ Redis holds records packed (`service.core.packing`), or plain where that takes n
 same, so what is read there may be read of either.
 """
 
-import zlib
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreU
 from service.core.packing import pack, pack_rows, unpack
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
-from service.core.session import MAX_SESSION_ID, SessionKey
+from service.core.session import SessionKey
 from service.core.writes import Writes
 
 HASH_TAGS = 256
 """Count of hash tags. Fixed for the life of a data set: it is part of every key."""
+_BEGINNINGS = [b"conveyor:{%d}:" % tag for tag in range(HASH_TAGS)]
 
 WRITTEN = 1
 _MISSING = 0
@@ -30,7 +31,7 @@ _MISSING = 0
 
 def tag_of(key: SessionKey) -> int:
     """Return the hash tag of a session, 0 to `HASH_TAGS` - 1."""
-    return zlib.crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS
+    return crc32(f"{key.tenant}:{key.session_id}".encode()) % HASH_TAGS
 
 
 def redis_key(key: SessionKey) -> str:
@@ -39,16 +40,16 @@ def redis_key(key: SessionKey) -> str:
 
 
 def key_bulk(key: SessionKey) -> bytes:
-    """Return the name of a session's value as it goes over the wire."""
-    # What no session can be called is asked for once, and may be as long as a message.
-    return _remembered_bulk(key) if len(key.session_id) <= MAX_SESSION_ID else _bulk_of(key)
+    """Return the name of a session's value as it goes over the wire: `bulk` of `redis_key`, in half the time."""
+    name = ("%s:%s" % key).encode()  # noqa: UP031  # the fastest way to join them
+    beginning = _BEGINNINGS[crc32(name) % HASH_TAGS]
+    return b"$%d\r\n%b%b\r\n" % (len(beginning) + len(name), beginning, name)
 
 
-def _bulk_of(key: SessionKey) -> bytes:
-    return bulk(redis_key(key).encode())
-
-
-_remembered_bulk = lru_cache(maxsize=65_536)(_bulk_of)
+@lru_cache(maxsize=64)
+def _key_bulks(keys: tuple[SessionKey, ...]) -> bytes:
+    """Return many names one after the other. The sessions of a gateway come again in the same order, frame by frame."""
+    return b"".join([key_bulk(key) for key in keys])
 
 
 def commit_values(commits: Iterable[Commit]) -> list[bytes]:
@@ -70,14 +71,12 @@ def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
     if values is None:
         return commit_bulks(writes, commit_values(writes))
     head, tail = _value_head(values.shape[1]), _ttl_tail(ttl_s_of(writes.records[0].tobytes()))
-    bulks: list[bytes | memoryview] = [key_bulk(key) for key in writes.keys]
     parts = [_bytes(_VERSION_HEAD), writes.versions, _bytes(head), values, _bytes(tail)]
     ends = list(accumulate(part.shape[-1] for part in parts))
     arguments = np.empty((len(writes), ends[-1]), np.uint8)
     for part, start, end in zip(parts, [0, *ends], ends, strict=False):
         arguments[:, start:end] = part
-    bulks.append(arguments.data)
-    return bulks
+    return _key_bulks(tuple(writes.keys)), arguments.data
 
 
 def _bytes(text: bytes) -> Rows:

@@ -31,12 +31,22 @@ _FORGOTTEN_AT_ONCE = 16
 """The share, one in so many, of a slab that could not be made as large as it may be: it is forgotten together."""
 
 
-class Found(NamedTuple):
-    """Sessions, by their places in what was asked for, and the rows of a slab in which their records are."""
+class Place(NamedTuple):
+    """The rows of a slab in which the records of some sessions are, as long as nothing has been moved since."""
 
     slab: Slab
-    at: Sequence[int]
     rows: NDArray[np.int64]
+    moves: int
+
+    def pick(self, rows: Sequence[int]) -> "Place":
+        return Place(self.slab, self.rows[rows], self.moves)
+
+
+class Found(NamedTuple):
+    """Sessions, by their places in what was asked for, and where their records are."""
+
+    at: Sequence[int]
+    place: Place
 
 
 class RecordCache:
@@ -59,6 +69,7 @@ class RecordCache:
         self._slabs_made = 0
         self._recency = Recency()
         self._newcomers = 0
+        self._moves = 0  # how often a row has been taken from somebody
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,6 +102,7 @@ class RecordCache:
         if entry is None:
             return
         slab, row = self._place(entry)
+        self._moves += 1
         moved = slab.remove(row)
         if moved is not None:
             self._places[moved] = self._places[entry]
@@ -102,10 +114,7 @@ class RecordCache:
             del self._slabs[slab.layout], self._numbered[slab.number]
 
     def find(self, keys: Sequence[SessionKey]) -> tuple[list[Found], list[int]]:
-        """Return where sessions' records are, and the places of those whose are not here, in their order.
-
-        It holds until something is put or dropped.
-        """
+        """Return where sessions' records are, and the places of those whose are not here, in their order."""
         entries = self._numbers(keys)
         at: Sequence[int] = range(len(keys))
         missing: list[int] = []
@@ -117,11 +126,15 @@ class RecordCache:
         self._recency.touch(entries.tolist())
         return list(self._by_slab(at, self._places[entries])), missing
 
-    def put_rows(self, keys: Sequence[SessionKey], layout: Layout, records: Rows) -> None:
+    def put_rows(self, keys: Sequence[SessionKey], layout: Layout, records: Rows, place: Place | None = None) -> None:
         """Keep records of one layout, as `Columns` has them: those in the rows, of distinct sessions.
 
-        Where one is of a session that was not here, in this layout, it is a touch of all, in their order.
+        `place` is where their records were found: among a million sessions, to look for them is a good part of what a
+        step costs. Where one is of a session that was not here, in this layout, it is a touch of all, in their order.
         """
+        if place is not None and place.moves == self._moves:
+            place.slab.rows[place.rows] = records
+            return
         slab = self._slabs.get(layout)
         entries = self._numbers(keys)
         if slab is None or not self._are_in(slab, entries):
@@ -154,13 +167,13 @@ class RecordCache:
             return
         if len(self._slabs) == 1:
             (slab,) = self._slabs.values()
-            yield Found(slab, at, places & _ROW)
+            yield Found(at, Place(slab, places & _ROW, self._moves))
             return
         numbers = places >> _ROW_BITS
         for slab in self._slabs.values():
             rows = np.flatnonzero(numbers == slab.number)
             if len(rows):
-                yield Found(slab, [at[i] for i in rows.tolist()], places[rows] & _ROW)
+                yield Found([at[i] for i in rows.tolist()], Place(slab, places[rows] & _ROW, self._moves))
 
     def _are_in(self, slab: Slab, entries: NDArray[np.int64]) -> bool:
         if (entries < 0).any():
@@ -215,6 +228,7 @@ class RecordCache:
         while self._used + _cost(slab.layout) > self._size:
             oldest = self._recency.oldest()
             if self._places[oldest] >> _ROW_BITS == slab.number:
+                self._moves += 1
                 self._recency.forget(oldest)
                 del self._entries[self._keys[oldest]]
                 return oldest

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis as redis_client
 
+from service.adapters.redis_link import bulk
+from service.adapters.redis_records import key_bulk
 from service.adapters.redis_store import RedisStore, redis_key
 from service.core import record
 from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
@@ -276,3 +278,10 @@ class TestListing:
         proxy.delay = lambda: 0.0
         following = await store.scan("few", None, page.cursor, 1000)
         assert {id_ for id_, _ in following.sessions} <= few
+
+
+@pytest.mark.parametrize("session_id", ["a", "pump-7", "x" * 128, "ü:ä", "{0}", "%s\r\n"])
+def test_a_key_goes_over_the_wire_as_it_is_called(session_id: str) -> None:
+    for tenant in ("default", "plant-1", "é"):
+        named = SessionKey(tenant, session_id)
+        assert key_bulk(named) == bulk(redis_key(named).encode())

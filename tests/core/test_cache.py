@@ -11,9 +11,9 @@ from typing import cast
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.core.cache import BESIDE, RecordCache
+from service.core.cache import BESIDE, Place, RecordCache
 from service.core.columns import Layout
 from service.core.record import TTL_SLICE, encode
 from service.core.session import ModelRef, Session, SessionKey
@@ -54,6 +54,7 @@ class Cache(RuleBasedStateMachine):
         super().__init__()
         self.cache = RecordCache(SIZE)
         self.known: OrderedDict[SessionKey, tuple[bytes, Layout]] = OrderedDict()
+        self.places: list[tuple[list[SessionKey], Place]] = []
 
     @rule(key=st.sampled_from(KEYS), layout=st.sampled_from(LAYOUTS), step=st.integers(0, 2), value=st.floats(0, 9))
     def put(self, key: SessionKey, layout: Layout, step: int, value: float) -> None:
@@ -77,14 +78,27 @@ class Cache(RuleBasedStateMachine):
         found, missing = self.cache.find(keys)
         assert [keys[i] for i in missing] == [key for key in keys if key not in self.known]
         assert sorted([*missing, *(i for each in found for i in each.at)]) == list(range(len(keys)))
-        for slab, at, places in found:
-            for i, row in zip(at, slab.rows[places], strict=True):
+        for at, place in found:
+            for i, row in zip(at, place.slab.rows[place.rows], strict=True):
                 held, layout = self.known[keys[i]]
-                assert slab.layout is layout
+                assert place.slab.layout is layout
                 assert row.tobytes() == layout.filled(held)
+            self.places.append(([keys[i] for i in at], place))
         for key in keys:
             if key in self.known:
                 self.known.move_to_end(key)
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def put_where_they_were_found(self, data: st.DataObject) -> None:
+        """However long ago that was."""
+        keys, place = data.draw(st.sampled_from(self.places))
+        layout = place.slab.layout
+        some = sorted(data.draw(st.sets(st.sampled_from(range(len(keys))), min_size=1)))
+        keys = [keys[i] for i in some]
+        records = [record(layout, 1 + i, i / 7) for i in range(len(keys))]
+        self.cache.put_rows(keys, layout, np.array([list(each) for each in records], np.uint8), place.pick(some))
+        self._keep(keys, layout, records)
 
     @rule(key=st.sampled_from(KEYS))
     def drop(self, key: SessionKey) -> None:
@@ -212,8 +226,8 @@ for first in range(0, count, 50):
     cache.put_rows(keys, wide, block(wide, 50, first // 50 % 251))
     assert not cache.find(keys)[1]
 (found,), missing = cache.find([SessionKey("t", str(number)) for number in range(count)])
-assert (found.slab.rows[found.rows][:, 9] == np.array(found.at) // 50 % 251).all()
-print(found.slab.capacity, len(cache), min(found.at) == count - len(cache))
+assert (found.place.slab.rows[found.place.rows][:, 9] == np.array(found.at) // 50 % 251).all()
+print(found.place.slab.capacity, len(cache), min(found.at) == count - len(cache))
 """,
         limit=f"ulimit -v {2**20};",
     )
