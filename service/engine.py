@@ -253,10 +253,11 @@ class Engine:
     def _refuse_rest(
         self, batch: StepBatch, error: ConveyorError, spared: Collection[SessionKey] = frozenset()
     ) -> None:
-        """End what is left of a batch, but for some sessions."""
+        """End what is left of a batch, but for some sessions. Nearly always that is nothing."""
         for turn in batch.turns:
-            if turn.key not in spared:
-                refuse(turn.steps, error, self._observer)
+            steps = turn.steps
+            if (len(steps) > 1 or not steps[0].future.done()) and turn.key not in spared:
+                refuse(steps, error, self._observer)
         for frame, part in frames(batch):
             refuse([step for key, step in frame.unended(part) if key not in spared], error, self._observer)
 

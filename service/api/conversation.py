@@ -53,6 +53,8 @@ class Conversation:
         self._socket = socket
         self._wire = socket.wire
         self._services = services
+        self._has_room = services.engine.has_room
+        self._max_in_flight = services.limits.max_in_flight
         self._ask = ask
         self._asked: deque[Asked] = deque()
         self._awaited: asyncio.Future[Any] | None = None
@@ -117,7 +119,7 @@ class Conversation:
     def _on_message(self, content: bytes | str) -> None:
         if self._stopping or self._end.done():
             return
-        if not self._services.engine.has_room(self.principal.tenant):
+        if not self._has_room(self.principal.tenant):
             self._wait(content)
             return
         try:
@@ -125,7 +127,7 @@ class Conversation:
         except Exception as error:
             self._end.set_exception(error)
             return
-        if len(self._asked) >= self._services.limits.max_in_flight:
+        if len(self._asked) >= self._max_in_flight:
             self._held = True
             self._wire.pause()
         if len(self._asked) == 1:
@@ -140,12 +142,7 @@ class Conversation:
         except Exception as error:
             self._end.set_exception(error)
             return
-        if (
-            self._held
-            and not self._strained
-            and len(self._asked) < self._services.limits.max_in_flight
-            and not self._stopping
-        ):
+        if self._held and not self._strained and len(self._asked) < self._max_in_flight and not self._stopping:
             self._held = False
             self._wire.resume()
 
