@@ -14,11 +14,11 @@ from rich.progress import Progress
 from bench import capacity, machine
 from bench.chart import write_chart
 from bench.effort import FULL, QUICK, Effort
-from bench.measure import Measurement, measure, measure_alone
+from bench.measure import Measurement, measure, measure_alone, measure_script
 from bench.pages import between_markers
 from bench.probes import Probe, memory, population, sockets, startup, workers
 from bench.report import WIDTH, markdown, print_tables, tables
-from bench.scenarios import CONVEYOR, PARTS, SCENARIOS, Scenario
+from bench.scenarios import CONVEYOR, PARTS, REDIS, SCENARIOS, Scenario
 from bench.servers import redis_binary, running
 from bench.summary import Failure, Outcome, Round, Run
 
@@ -65,7 +65,8 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     rounds = [Round() for _ in range(effort.rounds)]
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
     parts = list(PARTS) if ALONE in chosen else []
-    total = effort.rounds * (sum(len(scenario.subjects) for scenario in scenarios) + len(parts))
+    cells = sum(len(scenario.subjects) + scenario.script_beside for scenario in scenarios) + len(parts)
+    total = effort.rounds * cells
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring", total=total + sum(name in chosen for name in PROBES))
         for number, outcome in _rounds(effort, scenarios, parts):
@@ -102,6 +103,11 @@ def _rounds(effort: Effort, scenarios: list[Scenario], parts: list[str]) -> Iter
                         yield number, found
                     except (RuntimeError, OSError) as error:
                         yield number, Failure(scenario.name, subject, number, str(error))
+                if scenario.script_beside:
+                    try:
+                        yield number, measure_script(scenario, servers, effort.warm_up_s, effort.seconds)
+                    except (RuntimeError, OSError) as error:
+                        yield number, Failure(scenario.script, REDIS, number, str(error))
             for part in parts:
                 try:
                     alone = measure_alone(part, servers, warm_up_s=effort.alone_s / 4, seconds=effort.alone_s)

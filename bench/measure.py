@@ -104,6 +104,13 @@ def measure_alone(
     ]
 
 
+def measure_script(scenario: Scenario, servers: Servers, warm_up_s: float, seconds: float) -> Measurement:
+    """Measure the commit script alone at a scenario's sessions a message. Raises RuntimeError where it fails."""
+    batches = (scenario.sessions,)
+    (found,) = measure_alone(REDIS, servers, warm_up_s=warm_up_s, seconds=seconds, batches=batches)
+    return msgspec.structs.replace(found, scenario=scenario.script, title=f"{found.title}, beside {scenario.name}")
+
+
 def measurement(name: str, title: str, subject: str, load: Load, per_message: int, verified: int) -> Measurement:
     """Make of a load, each of whose messages carried so many timesteps, the figures of a cell."""
     steps = load.messages * per_message

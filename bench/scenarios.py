@@ -21,6 +21,8 @@ class Scenario(msgspec.Struct, frozen=True):
     A message carries `timesteps` consecutive timesteps of each of `sessions` sessions, which are the connection's own.
     With several sessions it goes to the addresses for many, else to the session's own address.
 
+    With `script_beside`, the commit script alone is measured right after it, because they are compared.
+
     With a `population`, so many sessions exist already, and the connections divide them: each goes round its share, in
     an order drawn with `seed`, one session a message, to the addresses for many.
     """
@@ -36,6 +38,12 @@ class Scenario(msgspec.Struct, frozen=True):
     seed: int = 0
     encoding: EncodingName = "json"
     subjects: tuple[str, ...] = (CONVEYOR,)
+    script_beside: bool = False
+
+    @property
+    def script(self) -> str:
+        """Name of the commit script alone, at as many sessions a call, as it is measured right beside this."""
+        return f"{self.name}-script"
 
     @property
     def steps(self) -> int:
@@ -48,8 +56,17 @@ class Scenario(msgspec.Struct, frozen=True):
         return self.sessions > 1 or self.population > 0
 
 
-def _frames(name: str, title: str, in_flight: int) -> Scenario:
-    return Scenario(name, title, "websocket", 1, in_flight=in_flight, sessions=256, encoding="msgpack")
+def _frames(name: str, title: str, in_flight: int, *, script_beside: bool = False) -> Scenario:
+    return Scenario(
+        name,
+        title,
+        "websocket",
+        1,
+        in_flight=in_flight,
+        sessions=256,
+        encoding="msgpack",
+        script_beside=script_beside,
+    )
 
 
 _ALL = (CONVEYOR, NAIVE, ECHO)
@@ -61,9 +78,9 @@ SCENARIOS = (
     Scenario("ws-64", "WebSocket, 64 sockets", "websocket", 64, subjects=_ALL),
     Scenario("ws-64x8", "WebSocket, 64 sockets, 8 in flight", "websocket", 64, in_flight=8, subjects=_ALL),
     Scenario("frame-256", "WS /v1/stream, 256 sessions a frame", "websocket", 1, sessions=256),
-    _frames("frame-256-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack", in_flight=1),
+    _frames("frame-256-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack", in_flight=1, script_beside=True),
     _frames("frame-256x2-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack, 2 in flight", in_flight=2),
-    Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256),
+    Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256, script_beside=True),
     Scenario("batch-256x2", "POST /v1/steps, 256 sessions a call, 2 connections", "http", 2, sessions=256),
     Scenario(
         "batch-256x2-msgpack",
