@@ -26,6 +26,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 ALONE = "alone"
 """Names the parts alone, on the command line."""
+_ALONE_ROUNDS = 3
+"""How many of the rounds measure them: nothing is compared with them."""
 
 PROBES: dict[str, Probe] = {
     "startup": startup.probe,
@@ -65,8 +67,8 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     rounds = [Round() for _ in range(effort.rounds)]
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
     parts = list(PARTS) if ALONE in chosen else []
-    cells = sum(len(scenario.subjects) + scenario.script_beside for scenario in scenarios) + len(parts)
-    total = effort.rounds * cells
+    total = effort.rounds * sum(len(scenario.subjects) + scenario.script_beside for scenario in scenarios)
+    total += min(effort.rounds, _ALONE_ROUNDS) * len(parts)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring", total=total + sum(name in chosen for name in PROBES))
         for number, outcome in _rounds(effort, scenarios, parts):
@@ -108,7 +110,7 @@ def _rounds(effort: Effort, scenarios: list[Scenario], parts: list[str]) -> Iter
                         yield number, measure_script(scenario, servers, effort.warm_up_s, effort.seconds)
                     except (RuntimeError, OSError) as error:
                         yield number, Failure(scenario.script, REDIS, number, str(error))
-            for part in parts:
+            for part in parts if number <= _ALONE_ROUNDS else ():
                 try:
                     alone = measure_alone(part, servers, warm_up_s=effort.alone_s / 4, seconds=effort.alone_s)
                     yield from ((number, each) for each in alone)

@@ -36,6 +36,10 @@ what they held is submitted. It is ready, and a batch formed before it would cos
 After a batch of one session there is nobody to wait for, and with more waiting than is good there is no need to: one
 pass sends the answers."""
 
+_STRAINED = 128
+"""Sessions in a batch while more is sent than can be done: a step waits for the batch before its own and for its own,
+and one of twice as many costs hardly less for each."""
+
 
 class Engine:
     """Advances sessions. One per process, made and used in one event loop. `clock` is monotonic, in seconds.
@@ -202,7 +206,8 @@ class Engine:
         if self._ended:
             return
         formed = False
-        while (batch := self._former.take(now := self._clock())) is not None:
+        most = _STRAINED if self._admission.congested else None
+        while (batch := self._former.take(now := self._clock(), most)) is not None:
             formed = True
             task = self._loop.create_task(self._process(batch))
             self._in_flight[task] = batch
@@ -237,7 +242,8 @@ class Engine:
                 self._pump_after(self._passes(batch))
 
     def _sent(self, batch: StepBatch) -> None:
-        if self._former.sent(batch):
+        # Where more is sent than can be done there is no time to be won, and what is in flight is waited for, too.
+        if not self._admission.congested and self._former.sent(batch):
             self._pump_soon()
 
     def _account(self, batch: StepBatch) -> None:

@@ -105,11 +105,14 @@ class BatchFormer(Generic[K, S]):
         """Return how many tenants have something waiting, this one counted as one of them."""
         return len(self._rounds) + (self._rounds.get(tenant) is None)
 
-    def take(self, now: float) -> Batch[K, S] | None:
-        """Form a batch from what is ready, or return None where nothing is or no lane may have another."""
+    def take(self, now: float, most: int | None = None) -> Batch[K, S] | None:
+        """Form a batch of what is ready, or return None where nothing is or no lane may have another.
+
+        It has `most` sessions at most, where that is less than it may have anyway.
+        """
         for lane in _LANES:
             if self._rounds.ready[lane] and self._has_place(lane):
-                batch = self._form(lane, now)
+                batch = self._form(lane, now, most)
                 self._in_flight[lane].append(batch)
                 return batch
         return None
@@ -187,9 +190,11 @@ class BatchFormer(Generic[K, S]):
     def _lane(self, step: S) -> Lane:
         return Lane.LONG if step.length > self._long_turn else Lane.SHORT
 
-    def _form(self, lane: Lane, now: float) -> Batch[K, S]:
+    def _form(self, lane: Lane, now: float, most: int | None) -> Batch[K, S]:
         rounds = self._rounds
         tenants, room = rounds.ready[lane], rounds.room(lane, now)
+        if most is not None:
+            room = min(room, most)
         batch: Batch[K, S] = Batch(lane)
         before = self.waiting
         while tenants and batch.sessions < room:

@@ -68,6 +68,19 @@ def test_while_a_batch_is_written_the_next_begins_for_a_crowd_alone() -> None:
     assert [turn.key for turn in third.turns] == ["e", "f", "g", "h", "first"]
 
 
+def test_a_batch_may_be_held_to_fewer_sessions() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=3)
+    for number in range(8):
+        former.add(str(number), Step(number))
+    sizes = []
+    for most in (2, 9, None):
+        batch = former.take(0.0, most)
+        assert batch is not None
+        former.done(batch)
+        sizes.append(batch.sessions)
+    assert sizes == [2, 3, 3]
+
+
 def test_what_is_abandoned_is_handed_over_and_gone() -> None:
     former: BatchFormer[str, Step] = BatchFormer(max_sessions=8)
     for number in range(4):
