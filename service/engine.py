@@ -38,7 +38,7 @@ pass sends the answers."""
 
 _STRAINED = 128
 """Sessions in a batch while more is sent than can be done: a step waits for the batch before its own and for its own,
-and one of twice as many costs hardly less for each."""
+and one of twice as many costs hardly less for each. None begins early then, for there is no idle time to fill."""
 
 
 class Engine:
@@ -242,8 +242,7 @@ class Engine:
                 self._pump_after(self._passes(batch))
 
     def _sent(self, batch: StepBatch) -> None:
-        # Where more is sent than can be done there is no time to be won, and what is in flight is waited for, too.
-        if not self._admission.congested and self._former.sent(batch):
+        if self._former.sent(batch):
             self._pump_soon()
 
     def _account(self, batch: StepBatch) -> None:

@@ -63,12 +63,13 @@ class HttpProtocol(BoundedProtocol):
         if self._kept is not None or self._asked is not None:
             self._further += data
             self.flow.pause_reading()
-        elif self._services is None or not self._is_between():
-            super().data_received(data)
         else:
             part, self._part = self._part, b""
-            if not self._take(self._services, part + data, in_part=not part):
+            may_be_plain = self._services is not None and self._is_between()
+            if not may_be_plain or not self._take(part + data, in_part=not part):
                 super().data_received(part + data)
+                if part and self._is_last:
+                    super().shutdown()  # it could not be told of before
 
     def on_message_begin(self) -> None:
         self._between_requests = False
@@ -103,7 +104,10 @@ class HttpProtocol(BoundedProtocol):
         self._let_go()
         if not self.transport.is_closing():
             self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]
-            self._go_on()
+            if self._is_last:
+                self.transport.close()
+            else:
+                self._go_on()
 
     def _is_between(self) -> bool:
         """Return whether the library has nothing to do with what comes next."""
@@ -114,8 +118,9 @@ class HttpProtocol(BoundedProtocol):
             and not self.transport.is_closing()
         )
 
-    def _take(self, services: Services, data: bytes, *, in_part: bool) -> bool:
+    def _take(self, data: bytes, *, in_part: bool) -> bool:
         """Take a plain step, if this is one; with `in_part`, also where its body has not come yet. Return whether."""
+        services: Services = self._services  # type: ignore[assignment]  # there are some, on the short way
         plain = self._steps.read(data)
         if plain is None or (tenant := _tenant_of(plain[0], services)) is None:
             return False

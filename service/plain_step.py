@@ -22,7 +22,7 @@ _HEAD = re.compile(b"%b((?:%b)+)\r\n" % (_LINE, _FIELD))
 _PARTS = re.compile(rb"([^:\r]+):[ \t]*([^\r]*)\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})\r\n", re.IGNORECASE)
 _MAX_DIGITS = 9
-_UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin"})
+_UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"proxy-connection", b"origin"})
 
 
 class Head(NamedTuple):

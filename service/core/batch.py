@@ -108,10 +108,10 @@ class BatchFormer(Generic[K, S]):
     def take(self, now: float, most: int | None = None) -> Batch[K, S] | None:
         """Form a batch of what is ready, or return None where nothing is or no lane may have another.
 
-        It has `most` sessions at most, where that is less than it may have anyway.
+        With `most`, it has so many sessions at most, and does not begin while another of its lane is written.
         """
         for lane in _LANES:
-            if self._rounds.ready[lane] and self._has_place(lane):
+            if self._rounds.ready[lane] and self._has_place(lane, early=most is None):
                 batch = self._form(lane, now, most)
                 self._in_flight[lane].append(batch)
                 return batch
@@ -120,7 +120,7 @@ class BatchFormer(Generic[K, S]):
     def sent(self, batch: Batch[K, S]) -> bool:
         """Say that all of a batch has been run, and is being written. Returns whether the next one may begin."""
         batch.sent = True
-        return self._has_place(batch.lane)
+        return self._has_place(batch.lane, early=True)
 
     def steps(self) -> list[S]:
         """Return the steps that wait; those of groups do not count as such."""
@@ -172,9 +172,9 @@ class BatchFormer(Generic[K, S]):
         if not following.behind:
             self._rounds.make_ready(self._rounds.enter(self._tenant_of(key)), Lane.SHORT, following)
 
-    def _has_place(self, lane: Lane) -> bool:
+    def _has_place(self, lane: Lane, *, early: bool) -> bool:
         before = self._in_flight[lane]
-        return not before or (len(before) == 1 and before[0].sent and self._is_crowd_ready(lane))
+        return not before or (early and len(before) == 1 and before[0].sent and self._is_crowd_ready(lane))
 
     def _is_crowd_ready(self, lane: Lane) -> bool:
         if self.waiting < self._crowd:

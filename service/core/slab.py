@@ -2,7 +2,6 @@
 make room for more."""
 
 import mmap
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +66,6 @@ class Slab:
         self._used_bytes = start
 
 
-def _in_large_pages(memory: mmap.mmap) -> None:
-    """Ask for pages of 2 MiB: a batch's records lie apart, and a small page's place in memory has to be looked up."""
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a system without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-
-
 def _reserve(most: int, size: int) -> tuple[mmap.mmap | None, Rows, NDArray[np.int32]]:
     rows = most
     while rows:
@@ -84,7 +76,6 @@ def _reserve(most: int, size: int) -> tuple[mmap.mmap | None, Rows, NDArray[np.i
             rows //= 2
             continue
         if rows == most:
-            _in_large_pages(memory)
             return memory, np.frombuffer(memory, np.uint8).reshape(rows, size), owners
         memory.close()
         most = rows = rows // 2  # somebody else will need some of what is left

@@ -137,7 +137,7 @@ async def test_who_has_a_key_is_refused_on_the_short_way_too(redis: RedisServer,
             known, other = await asyncio.gather(
                 *(
                     answers_of_one_connection(
-                        server, plain_step("k", f"authorization: {who['Authorization']}\r\n"), 300
+                        server, plain_step("k", f"authorization: {who['Authorization']}\r\n"), 1000
                     )
                     for who in (may, may_not)
                 )

@@ -27,6 +27,7 @@ def test_a_plain_step_is_known_by_its_bytes() -> None:
         (b"Host: h", b"Transfer-Encoding: chunked"),
         (b"Host: h", b"Expect: 100-continue"),
         (b"Host: h", b"Upgrade: h2c"),
+        (b"Host: h", b"Proxy-Connection: close"),
         (b"Content-Length: 9", b"Content-Length: 8"),
         (b"Content-Length: 9", b"Content-Length: 9\r\ncontent-length: 9"),
         (b"Content-Length: 9", b"Content-Length: 9, 9"),

@@ -68,6 +68,17 @@ def test_while_a_batch_is_written_the_next_begins_for_a_crowd_alone() -> None:
     assert [turn.key for turn in third.turns] == ["e", "f", "g", "h", "first"]
 
 
+def test_where_batches_are_held_to_fewer_sessions_none_begins_early() -> None:
+    former: BatchFormer[str, Step] = BatchFormer(max_sessions=8, crowd=2)
+    for number in range(8):
+        former.add(str(number), Step(number))
+    first = former.take(0.0, 4)
+    assert first is not None
+    assert former.sent(first)
+    assert former.take(0.0, 4) is None
+    assert former.take(0.0) is not None
+
+
 def test_a_batch_may_be_held_to_fewer_sessions() -> None:
     former: BatchFormer[str, Step] = BatchFormer(max_sessions=3)
     for number in range(8):

@@ -15,6 +15,7 @@ OTHERS = (
     b"Transfer-Encoding: chunked",
     b"Connection: close",
     b"Upgrade: websocket",
+    b"Proxy-Connection: close",
     b"Expect: 100-continue",
     b"X : y",
     b" X: y",
