@@ -104,10 +104,7 @@ class HttpProtocol(BoundedProtocol):
         self._let_go()
         if not self.transport.is_closing():
             self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]
-            if self._is_last:
-                self.transport.close()
-            else:
-                self._go_on()
+            self._go_on()
 
     def _is_between(self) -> bool:
         """Return whether the library has nothing to do with what comes next."""
@@ -175,13 +172,13 @@ class HttpProtocol(BoundedProtocol):
         if self._is_last:
             headers.append((b"connection", b"close"))
         self.transport.below.write(_whole(response, headers))  # type: ignore[attr-defined]
-        if self._is_last:
-            self.transport.close()
-        else:
-            self._go_on()
+        self._go_on()
 
     def _go_on(self) -> None:
-        """Read what came meanwhile, or wait for the next request."""
+        """Read what came meanwhile, or wait for the next request; there is none behind the last."""
+        if self._is_last:
+            self.transport.close()
+            return
         further, self._further = self._further, b""
         if further:
             self.flow.resume_reading()
