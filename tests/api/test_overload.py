@@ -1,10 +1,8 @@
 """A process that is sent more than it can do: refused at once, in the wire's words, on every way in."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Self
 
 import httpx
@@ -14,9 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_and_wait
 
-from service.core.access import Scope
+from tests.api.plain_steps import answer_of, answers_of_one_connection, plain_step
 from tests.proxy import Proxy
-from tests.security.credentials import ALL, KeyRing, bearer
 from tests.servers import ConveyorServer, RedisServer
 from tests.streaming_client import open_session, reading
 
@@ -78,74 +75,6 @@ class Crowd:
             await self._http.post("/v1/steps", json=self._steps)
 
 
-async def answers_of_one_connection(server: ConveyorServer, request: bytes, count: int) -> list[tuple[bytes, float]]:
-    """Send a request over and over on one connection; return each status line, and after how many seconds it came."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    answers = []
-    try:
-        async with asyncio.timeout(60):
-            for _ in range(count):
-                sent_at = time.monotonic()
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                (length,) = (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
-                await reader.readexactly(length)
-                answers.append((head.partition(b"\r\n")[0], time.monotonic() - sent_at))
-    finally:
-        writer.close()
-    return answers
-
-
-def plain_step(session_id: str, headers: str = "") -> bytes:
-    body = orjson.dumps({"x": reading(0, 0)})
-    head = f"POST /v1/sessions/{session_id}/steps HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-async def test_a_refusal_on_the_short_way_is_not_held_back(busy: ConveyorServer) -> None:
-    (name,) = names = await opened(busy, 1)
-    async with Crowd(busy, names):
-        answers = await answers_of_one_connection(busy, plain_step(name), 300)
-    assert {status.split()[1] for status, _ in answers} == {b"200", b"429"}
-    # Held back, it would come with the next answer, or when the idle connection is closed after 5 s.
-    assert max(after_s for status, after_s in answers if b"429" in status) < 4
-
-
-async def test_a_stranger_is_told_nothing_of_how_busy_a_service_is(redis: RedisServer, tmp_path: Path) -> None:
-    ring = KeyRing(tmp_path / "keys.json")
-    headers = bearer(ring.add("a", *ALL))
-    with ConveyorServer(redis_url=redis.url, max_queue=1, api_keys=ring.path) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=30, headers=headers) as http:
-            assert (await http.put("/v1/sessions/s", json={"model": "hotspot"})).status_code == 201
-        async with Crowd(server, ["s"], headers):
-            known = plain_step("s", f"Authorization: {headers['Authorization']}\r\n")
-            stranger, client = await asyncio.gather(
-                answers_of_one_connection(server, plain_step("s"), 300),
-                answers_of_one_connection(server, known, 300),
-            )
-    assert {status.split()[1] for status, _ in stranger} == {b"401"}
-    assert b"429" in {status.split()[1] for status, _ in client}, "the service was not busy: nothing was tried"
-
-
-async def test_who_has_a_key_is_refused_on_the_short_way_too(redis: RedisServer, tmp_path: Path) -> None:
-    ring = KeyRing(tmp_path / "keys.json")
-    may, may_not = (bearer(ring.add("a", *scopes)) for scopes in (ALL, (Scope.METRICS,)))
-    with ConveyorServer(redis_url=redis.url, max_queue=1, api_keys=ring.path) as server:
-        async with httpx.AsyncClient(base_url=server.url, timeout=30, headers=may) as http:
-            assert (await http.put("/v1/sessions/k", json={"model": "hotspot"})).status_code == 201
-        async with Crowd(server, ["k"], may):
-            known, other = await asyncio.gather(
-                *(
-                    answers_of_one_connection(
-                        server, plain_step("k", f"authorization: {who['Authorization']}\r\n"), 1000
-                    )
-                    for who in (may, may_not)
-                )
-            )
-    assert {status.split()[1] for status, _ in known} == {b"200", b"429"}
-    assert {status.split()[1] for status, _ in other} == {b"403"}
-
-
 async def test_what_comes_behind_a_step_that_waits_is_answered_in_its_order(busy: ConveyorServer) -> None:
     (name,) = names = await opened(busy, 1)
     step, other = plain_step(name), f"GET /v1/sessions/{name} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
@@ -158,9 +87,8 @@ async def test_what_comes_behind_a_step_that_waits_is_answered_in_its_order(busy
                     writer.write(part)
                     await asyncio.sleep(0.002)  # to be read apart
                 for _ in range(2):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    (length,) = (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
-                    bodies.append(orjson.loads(await reader.readexactly(length)))
+                    _, body = await answer_of(reader)
+                    bodies.append(orjson.loads(body))
         writer.close()
     assert all("outputs" in body or body["code"] == "overloaded" for body in bodies[::2])
     assert all("expires_at" in body for body in bodies[1::2])
