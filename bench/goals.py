@@ -42,6 +42,7 @@ def _conveyor(scenario: str) -> Cell:
 
 # Measured right beside the scenarios that are compared with it: minutes later the machine may be another.
 _FRAMES_SCRIPT: Cell = ("frame-256-msgpack-script", REDIS)
+_TWO_SOCKETS_SCRIPT: Cell = ("frame-2x256-msgpack-script", REDIS)
 _CALLS_SCRIPT: Cell = ("batch-256-script", REDIS)
 
 COMPARISONS = (
@@ -56,9 +57,13 @@ COMPARISONS = (
     Comparison("WS frame of 256 / commit script", _conveyor("frame-256"), _FRAMES_SCRIPT),
     *(
         comparison
-        for name, told in (("frame-256-msgpack", "msgpack"), ("frame-256x2-msgpack", "msgpack, 2 in flight"))
+        for name, told, script in (
+            ("frame-256-msgpack", "msgpack", _FRAMES_SCRIPT),
+            ("frame-256x2-msgpack", "msgpack, 2 in flight", _FRAMES_SCRIPT),
+            ("frame-2x256-msgpack", "msgpack, 2 sockets", _TWO_SOCKETS_SCRIPT),
+        )
         for comparison in (
-            Comparison(f"the same, {told}", _conveyor(name), _FRAMES_SCRIPT, Goal(0.6, 0.9)),
+            Comparison(f"the same, {told}", _conveyor(name), script, Goal(0.6, 0.9)),
             Comparison(f"the same, {told}, steps/s", _conveyor(name), None, Goal(25_000, 25_000)),
         )
     ),

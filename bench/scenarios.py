@@ -56,12 +56,12 @@ class Scenario(msgspec.Struct, frozen=True):
         return self.sessions > 1 or self.population > 0
 
 
-def _frames(name: str, title: str, in_flight: int, *, script_beside: bool = False) -> Scenario:
+def _frames(name: str, title: str, in_flight: int, *, script_beside: bool = False, connections: int = 1) -> Scenario:
     return Scenario(
         name,
         title,
         "websocket",
-        1,
+        connections,
         in_flight=in_flight,
         sessions=256,
         encoding="msgpack",
@@ -80,6 +80,13 @@ SCENARIOS = (
     Scenario("frame-256", "WS /v1/stream, 256 sessions a frame", "websocket", 1, sessions=256),
     _frames("frame-256-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack", in_flight=1, script_beside=True),
     _frames("frame-256x2-msgpack", "WS /v1/stream, 256 sessions a frame, msgpack, 2 in flight", in_flight=2),
+    _frames(
+        "frame-2x256-msgpack",
+        "WS /v1/stream, 256 sessions a frame, msgpack, 2 sockets",
+        in_flight=1,
+        connections=2,
+        script_beside=True,
+    ),
     Scenario("batch-256", "POST /v1/steps, 256 sessions a call", "http", 1, sessions=256, script_beside=True),
     Scenario("batch-256x2", "POST /v1/steps, 256 sessions a call, 2 connections", "http", 2, sessions=256),
     Scenario(

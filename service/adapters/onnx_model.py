@@ -97,8 +97,8 @@ class OnnxModel:
         if batch == 1:  # where the batch's axis lies makes no difference then
             return np.concatenate([result.reshape(1, -1) for result in results], axis=1)
         flat = np.empty((batch, self.spec.state_size), np.float32)
-        for (_, place, _, _, from_graph), result in zip(self._states, results, strict=True):
-            flat[:, place] = result.transpose(from_graph).reshape(batch, -1)
+        for (_, place, shape, _, from_graph), result in zip(self._states, results, strict=True):
+            flat[:, place].reshape(batch, *shape)[...] = result.transpose(from_graph)  # a view, written into
         return flat
 
     def _bounded(self, feeds: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ same, so what is read there may be read of either.
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 from zlib import crc32
 
@@ -15,9 +15,10 @@ import numpy as np
 from service.adapters.redis_link import DEMOTED, bulk
 from service.core.columns import Rows
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
-from service.core.packing import pack, pack_rows, unpack
+from service.core.packing import pack, packing_of, unpack
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
+from service.core.roster import Roster
 from service.core.session import SessionKey
 from service.core.writes import Writes
 
@@ -46,10 +47,14 @@ def key_bulk(key: SessionKey) -> bytes:
     return b"$%d\r\n%b%b\r\n" % (len(beginning) + len(name), beginning, name)
 
 
-@lru_cache(maxsize=64)
-def _key_bulks(keys: tuple[SessionKey, ...]) -> bytes:
-    """Return many names one after the other. The sessions of a gateway come again in the same order, frame by frame."""
-    return b"".join([key_bulk(key) for key in keys])
+def _key_bulks(keys: Sequence[SessionKey]) -> bytes:
+    """Return many names one after the other."""
+    return _remembered(keys) if isinstance(keys, Roster) else b"".join(map(key_bulk, keys))
+
+
+@lru_cache(maxsize=128)
+def _remembered(roster: Roster) -> bytes:
+    return b"".join(map(key_bulk, roster))
 
 
 def commit_values(commits: Iterable[Commit]) -> list[bytes]:
@@ -67,32 +72,29 @@ def commit_bulks(commits: Sequence[Commit], values: Sequence[bytes]) -> list[byt
 
 def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
     """Return what `commit_bulks` does, for writes that lie side by side: where they are alike, so do the arguments."""
-    values = _alike(writes)
-    if values is None:
+    records = writes.records
+    lives = records[:, TTL_SLICE]
+    if len(writes) > 1 and (lives != lives[0]).any():
         return commit_bulks(writes, commit_values(writes))
-    head, tail = _value_head(values.shape[1]), _ttl_tail(ttl_s_of(writes.records[0].tobytes()))
-    parts = [_bytes(_VERSION_HEAD), writes.versions, _bytes(head), values, _bytes(tail)]
-    ends = list(accumulate(part.shape[-1] for part in parts))
-    arguments = np.empty((len(writes), ends[-1]), np.uint8)
-    for part, start, end in zip(parts, [0, *ends], ends, strict=False):
+    packing = packing_of(records)
+    size = records.shape[1] if packing is None else packing.packed_size
+    heads = _bytes(_VERSION_HEAD), writes.versions, _bytes(_value_head(size))
+    tail = _bytes(_ttl_tail(ttl_s_of(records[0].tobytes())))
+    starts = list(accumulate((part.shape[-1] for part in heads), initial=0))
+    value = slice(starts[-1], starts[-1] + size)
+    arguments = np.empty((len(writes), value.stop + len(tail)), np.uint8)
+    if packing is None:
+        arguments[:, value] = records
+    elif not packing.pack(records, arguments[:, value]).all():
+        return commit_bulks(writes, commit_values(writes))
+    for part, (start, end) in zip(heads, pairwise(starts), strict=True):
         arguments[:, start:end] = part
-    return _key_bulks(tuple(writes.keys)), arguments.data
+    arguments[:, value.stop :] = tail
+    return _key_bulks(writes.keys), arguments.data
 
 
 def _bytes(text: bytes) -> Rows:
     return np.frombuffer(text, np.uint8)
-
-
-def _alike(writes: Writes) -> Rows | None:
-    """Return the records as Redis is to hold them, or None where they are of several lengths or times to live."""
-    lives = writes.records[:, TTL_SLICE]
-    if len(writes) > 1 and (lives != lives[0]).any():
-        return None
-    packed = pack_rows(writes.records)
-    if packed is None:
-        return writes.records
-    values, fitted = packed
-    return values if fitted.all() else None
 
 
 def create_bulks(key: SessionKey, record: bytes) -> tuple[bytes, ...]:

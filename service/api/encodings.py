@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from service.api.casts import Casts
 from service.api.messages import (
     Addressed,
     AddressedStep,
@@ -23,24 +24,27 @@ from service.api.messages import (
     PackedManySteps,
     PackedStep,
     RawSteps,
-    Rows,
     SessionName,
     StepMessage,
+    rest_answers,
 )
+from service.core.roster import Roster
+from service.frame import Answers
 
 
 class Encoding(NamedTuple):
     """How messages stand on the wire. `binary`: as bytes on a WebSocket. `is_array` tells an array from a message.
 
-    `encode_items` encodes answers without an array around them, `array_of` puts one around such pieces, of so many
-    answers in all, and `fragment` makes what is encoded part of a message that is not.
+    `encode_answers` encodes those to the sessions of a roster, and `encode_items` any, without an array around them;
+    `array_of` puts one around such pieces, of so many answers in all, and `fragment` makes what is encoded part of a
+    message that is not.
     """
 
     media_type: str
     subprotocol: str
     binary: bool
     encode: Callable[[Answer], bytes]
-    rows: Rows
+    encode_answers: Callable[[Roster, Answers], bytes]
     encode_items: Callable[[list[dict[str, Any]]], bytes]
     array_of: Callable[[Sequence[bytes], int], bytes]
     fragment: Callable[[bytes], Any]
@@ -73,6 +77,10 @@ def _json_items(answers: list[dict[str, Any]]) -> bytes:
     return _to_json(answers)[1:-1]
 
 
+def _json_answers(roster: Roster, answers: Answers) -> bytes:
+    return _json_items(rest_answers(roster.session_ids, answers, list))
+
+
 def _json_array(pieces: Sequence[bytes], _count: int) -> bytes:
     return b"[%b]" % b",".join(pieces)
 
@@ -101,6 +109,10 @@ def _msgpack_items(answers: list[dict[str, Any]]) -> bytes:
     return _to_msgpack(answers)[len(_array_head(len(answers))) :]
 
 
+def _msgpack_answers(roster: Roster, answers: Answers) -> bytes:
+    return _msgpack_items(rest_answers(roster.session_ids, answers, _tensors))
+
+
 def _msgpack_array(pieces: Sequence[bytes], count: int) -> bytes:
     return b"".join((_array_head(count), *pieces))
 
@@ -122,7 +134,7 @@ JSON = Encoding(
     subprotocol="conveyor.v1.json",
     binary=False,
     encode=_to_json,
-    rows=list,
+    encode_answers=_json_answers,
     encode_items=_json_items,
     array_of=_json_array,
     fragment=orjson.Fragment,
@@ -141,7 +153,7 @@ MSGPACK = Encoding(
     subprotocol="conveyor.v1.msgpack",
     binary=True,
     encode=_to_msgpack,
-    rows=_tensors,
+    encode_answers=Casts(_msgpack_answers).answers,
     encode_items=_msgpack_items,
     array_of=_msgpack_array,
     fragment=msgspec.Raw,

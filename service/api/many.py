@@ -9,9 +9,11 @@ import numpy as np
 from service.abreast import FEWEST
 from service.api.dependencies import Limits
 from service.api.encodings import Encoding
-from service.api.messages import Addressed, rest_answer, rest_answers, rest_error, single_timesteps
+from service.api.messages import Addressed, rest_answer, rest_error, single_timesteps
+from service.api.moulds import Timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
-from service.core.session import Result, SessionKey, keys_of
+from service.core.roster import roster_of
+from service.core.session import Result, SessionKey
 from service.frame import Answers, Frame
 from service.rates import Submitter
 
@@ -43,8 +45,31 @@ def begin(
     limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
 ) -> Begun:
     """Submit steps for sessions of `tenant`, that are answered by an array."""
-    frame = _submit_frame(limits, submitter, tenant, steps, encoding)
-    return _Apart(limits, submitter, tenant, steps, encoding) if frame is None else _Together(frame, encoding)
+    asked = timesteps_of(limits, tenant, steps)
+    together = None if asked is None else begin_together(submitter, asked, encoding)
+    return together or begin_apart(limits, submitter, tenant, steps, encoding)
+
+
+def begin_together(submitter: Submitter, asked: Timesteps, encoding: Encoding) -> Begun | None:
+    """Submit timesteps as a frame, or return None where there is not room for all: they are to be begun apart."""
+    roster = asked.roster
+
+    def render(answers: Answers) -> _Piece:
+        part = roster[answers.start : answers.start + len(answers.steps)]
+        return _Piece(answers.start, encoding.encode_answers(part, answers))
+
+    try:
+        frame = submitter.submit_frame(roster, asked.x, asked.numbers, render)
+    except ConveyorError:
+        return None  # each step is told
+    return None if frame is None else _Together(frame, encoding)
+
+
+def begin_apart(
+    limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
+) -> Begun:
+    """Submit steps one by one."""
+    return _Apart(limits, submitter, tenant, steps, encoding)
 
 
 def begin_one(
@@ -61,28 +86,18 @@ class _Piece(NamedTuple):
     content: bytes
 
 
-def _submit_frame(
-    limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
-) -> Frame | None:
-    """Submit steps as a frame, where each is one timestep of another session, and there is room for all."""
+def timesteps_of(limits: Limits, tenant: str, steps: Sequence[Addressed | Malformed]) -> Timesteps | None:
+    """Return steps as timesteps side by side, or None where not each of them is one timestep of another session."""
     if len(steps) < FEWEST or Malformed in set(map(type, steps)):
         return None
     plain = cast("Sequence[Addressed]", steps)
     if {step.outputs for step in plain} != {"last"}:
         return None
     x = single_timesteps([step.x for step in plain], limits.max_width)
-    keys = keys_of(tenant, [step.session_id for step in plain])
-    if x is None or len(set(keys)) < len(keys):
+    roster = roster_of(tenant, tuple([step.session_id for step in plain]))
+    if x is None or roster is None:
         return None
-
-    def render(answers: Answers) -> _Piece:
-        ids = [key.session_id for key in keys[answers.start : answers.start + len(answers.steps)]]
-        return _Piece(answers.start, encoding.encode_items(rest_answers(ids, answers, encoding.rows)))
-
-    try:
-        return submitter.submit_frame(keys, x, np.array([step.step or 0 for step in plain], np.uint64), render)
-    except ConveyorError:
-        return None  # each step is told
+    return Timesteps(roster, x, np.array([step.step or 0 for step in plain], np.uint64))
 
 
 class _Together:

@@ -8,8 +8,9 @@ from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
-from service.api.many import Begun, begin, begin_one
+from service.api.many import Begun, begin_apart, begin_one, begin_together, timesteps_of
 from service.api.messages import decode, stream_answer
+from service.api.moulds import Moulds, Timesteps
 from service.api.problems import problem, wire_of
 from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
@@ -57,12 +58,26 @@ async def stream_many(socket: Socket) -> None:
     encoding = socket.encoding
     engine, tenant = submitter(socket), principal_of(socket).tenant
 
+    limits, moulds = services.limits, Moulds()
+
+    def decoded(content: bytes | str) -> Timesteps | None:
+        return timesteps_of(limits, tenant, decode_array(encoding, content, limits.max_frame_steps))
+
+    def begin_array(content: bytes | str) -> Begun:
+        asked = moulds.read(content)
+        if asked is None and (asked := decoded(content)) is not None:
+            moulds.learn(content, asked, decoded)
+        together = None if asked is None else begin_together(engine, asked, encoding)
+        if together is not None:
+            return together
+        steps = decode_array(encoding, content, limits.max_frame_steps)
+        return begin_apart(limits, engine, tenant, steps, encoding)
+
     def ask(content: bytes | str) -> Asked:
         try:
             if encoding.is_array(content):
-                steps = decode_array(encoding, content, services.limits.max_frame_steps)
-                return _Steps(begin(services.limits, engine, tenant, steps, encoding))
-            return _Steps(begin_one(services.limits, engine, tenant, decode_step(encoding, content), encoding))
+                return _Steps(begin_array(content))
+            return _Steps(begin_one(limits, engine, tenant, decode_step(encoding, content), encoding))
         except ConveyorError as error:
             return _Refused(error, fatal=False)
 

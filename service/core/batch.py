@@ -18,12 +18,16 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Generic
+from typing import Any, Generic, cast
 
 from service.core.rounds import Rounds, Tenant
 from service.core.turn import Batch, Group, K, Lane, Part, S, Turn
 
 _LANES = tuple(Lane)  # at a fraction of what it costs to iterate over the enumeration
+
+
+_NOTHING = cast("list[Any]", ())
+"""The line of a session that came with a group, in which nothing stands. One for all of them: it cannot be changed."""
 
 
 def _nobody(_key: Hashable) -> Hashable:
@@ -72,8 +76,10 @@ class BatchFormer(Generic[K, S]):
         if line is None:
             self._lines[key] = [step]
             self._rounds.make_ready(tenant, self._lane(step), key)
-        else:
+        elif line:
             line.append(step)
+        else:
+            self._lines[key] = [step]
         tenant.waiting += length
         self.waiting += length
 
@@ -82,13 +88,16 @@ class BatchFormer(Generic[K, S]):
         tenant = self._rounds.enter(self._tenant_of(group.keys[0]))
         lines = self._lines
         if lines.keys().isdisjoint(group.keys):
-            lines.update(zip(group.keys, [[] for _ in group.keys], strict=True))
+            lines.update(dict.fromkeys(group.keys, _NOTHING))
         else:
             for key in group.keys:
                 if (line := lines.get(key)) is None:
-                    lines[key] = []
+                    lines[key] = _NOTHING
                 else:
-                    line.append(group)
+                    if line:
+                        line.append(group)
+                    else:
+                        lines[key] = [group]
                     group.behind += 1
         self._groups[group] = None
         if not group.behind:
@@ -146,16 +155,19 @@ class BatchFormer(Generic[K, S]):
         """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
         self._in_flight[batch.lane].remove(batch)
         repeated = {turn.key: turn for turn in again}
-        for key in batch.everybody():
-            if repeated and key in repeated:
+        keys = batch.everybody()
+        left = list(map(self._lines.pop, keys))  # nearly always nothing: at a fraction of what it costs to look at each
+        if not repeated and not any(left):
+            return
+        for key, line in zip(keys, left, strict=True):
+            if key in repeated:
+                self._lines[key] = [*repeated[key].steps, *line]
                 self._repeat(repeated[key])
-            elif line := self._lines[key]:
+            elif line:
+                self._lines[key] = line
                 self._go_on(key, line)
-            else:
-                del self._lines[key]
 
     def _repeat(self, turn: Turn[K, S]) -> None:
-        self._lines[turn.key][:0] = turn.steps
         tenant = self._rounds.enter(self._tenant_of(turn.key))
         length = sum(step.length for step in turn.steps)
         tenant.waiting += length

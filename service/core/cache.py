@@ -6,6 +6,7 @@ Those of one model are rows of one matrix: a batch takes its sessions' rows out,
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from service.core.columns import Layout, Rows
 from service.core.recency import Recency
 from service.core.record import life_of
+from service.core.roster import Roster
 from service.core.session import SessionKey
 from service.core.slab import Slab
 
@@ -49,6 +51,14 @@ class Found(NamedTuple):
     place: Place
 
 
+class _Known(NamedTuple):
+    """Where all sessions of a roster are, as long as no row has been taken from anybody since."""
+
+    moves: int
+    entries: list[int]
+    found: list[Found]
+
+
 class RecordCache:
     """A mapping from sessions to records that takes `size` bytes at most, and forgets the one untouched for longest.
 
@@ -70,6 +80,7 @@ class RecordCache:
         self._recency = Recency()
         self._newcomers = 0
         self._moves = 0  # how often a row has been taken from somebody
+        self._known: WeakKeyDictionary[Roster, _Known] = WeakKeyDictionary()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -115,6 +126,19 @@ class RecordCache:
 
     def find(self, keys: Sequence[SessionKey]) -> tuple[list[Found], list[int]]:
         """Return where sessions' records are, and the places of those whose are not here, in their order."""
+        if not isinstance(keys, Roster):
+            return self._find(keys)[1:]
+        known = self._known.get(keys)
+        if known is None or known.moves != self._moves:
+            entries, found, missing = self._find(keys)
+            if missing:
+                return found, missing
+            self._known[keys] = _Known(self._moves, entries, found)
+            return found, missing
+        self._recency.touch(known.entries)
+        return known.found, []
+
+    def _find(self, keys: Sequence[SessionKey]) -> tuple[list[int], list[Found], list[int]]:
         entries = self._numbers(keys)
         at: Sequence[int] = range(len(keys))
         missing: list[int] = []
@@ -123,8 +147,9 @@ class RecordCache:
             missing = np.flatnonzero(~here).tolist()
             at = np.flatnonzero(here).tolist()
             entries = entries[here]
-        self._recency.touch(entries.tolist())
-        return list(self._by_slab(at, self._places[entries])), missing
+        touched: list[int] = entries.tolist()
+        self._recency.touch(touched)
+        return touched, list(self._by_slab(at, self._places[entries])), missing
 
     def put_rows(self, keys: Sequence[SessionKey], layout: Layout, records: Rows, place: Place | None = None) -> None:
         """Keep records of one layout, as `Columns` has them: those in the rows, of distinct sessions.

@@ -52,7 +52,7 @@ def _word(n: int) -> Words:
 
 _MAGNITUDE, _SPARE, _OWN, _UNSIGNED = (_word(n) for n in (0x0FFF_FFFF, 0x7000_0000, 0x8FFF_FFFF, 0x7FFF_FFFF))
 _ONE, _TOPS_BELOW, _TOP_AT, _SIGN_AT = (_word(n) for n in (1, 15, 24, 31))
-_TO_SPARE = np.arange(28, -2, -3, dtype=np.uint32)[:, None]
+_TO_SPARE = np.arange(28, -2, -3, dtype=np.uint32)
 """By how many bits each piece of a number is moved to where it is kept."""
 _ALL = np.array([True])
 
@@ -81,14 +81,23 @@ def pack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
     Returns them packed and which of them fitted, or None where it gains nothing. The mask is as long as the records are
     many, or of one entry that holds for all.
     """
-    packing = _packing_of(rows, packed=False)
-    return packing.pack(rows) if packing and packing.gains else None
+    packing = packing_of(rows)
+    if packing is None:
+        return None
+    packed = np.empty((len(rows), packing.packed_size), np.uint8)
+    return packed, packing.pack(rows, packed)
 
 
 def unpack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
     """Unpack records of one kind. Returns what `pack_rows` does, or None where they are not as long as packed ones."""
-    packing = _packing_of(rows, packed=True)
+    packing = _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], True)
     return (packing.unpack(rows), _ALL) if packing and packing.gains else None
+
+
+def packing_of(rows: Rows) -> "Packing | None":
+    """Return how plain records of one kind are packed, or None where that gains nothing."""
+    packing = _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], False)
+    return packing if packing and packing.gains else None
 
 
 def _packed(record: bytes) -> bytes:
@@ -126,11 +135,7 @@ def _changed(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask
     return [new if fits else record for new, record, fits in zip(made, records, fitted.tolist(), strict=True)]
 
 
-def _packing_of(rows: Rows, *, packed: bool) -> "_Packing | None":
-    return _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], packed)
-
-
-class _Packing:
+class Packing:
     """How records of one kind are packed. `gains` tells whether that takes less memory.
 
     `parts` are the lengths of what is there of states and outputs, in numbers.
@@ -149,26 +154,30 @@ class _Packing:
         self._tops_at, self._words_at = tops_at, tops_at + len(parts)
         self._expect(np.full(len(parts), _HIGHEST_TOP, np.uint32))
         self._size = tops_at + FLOAT_BYTES * numbers
-        self._packed_size = self._words_at + FLOAT_BYTES * self._words
-        self.gains = _allocated(self._packed_size) < _allocated(self._size)
+        self.packed_size = self._words_at + FLOAT_BYTES * self._words
+        self.gains = _allocated(self.packed_size) < _allocated(self._size)
+        self._to_spare = np.repeat(_TO_SPARE, self._cut)
         self._all_spare = _lanes(_SPARE, numbers)
         self._cut_spare, self._cut_ones = _lanes(_SPARE, self._cut), _lanes(_ONE, self._cut)
 
-    def pack(self, rows: Rows) -> tuple[Rows, Mask]:
-        numbers = _words(rows[:, self._tops_at :])
+    def pack(self, rows: Rows, packed: Rows) -> Mask:
+        """Pack plain records into the rows of `packed`, (batch, `packed_size`), and return which of them fitted."""
+        words, fitted = _words(rows[:, self._tops_at :].copy()), _ALL
         tops, bases = self._expected
-        words, fitted = numbers - bases, _ALL
+        words -= bases
         # What is taken away is added again, modulo 2^32: any number comes back that leaves the spare bits empty.
         if np.bitwise_or.reduce(words, axis=None) & _SPARE:
-            tops, words, fitted = self._fit(numbers)
+            tops, words, fitted = self._fit(_words(rows[:, self._tops_at :]))
         cut = words[:, self._words :]
-        pieces = ((cut << _ONE) | (cut >> _SIGN_AT))[:, None] << _TO_SPARE
+        pieces = np.tile((cut << _ONE) | (cut >> _SIGN_AT), _PIECES)
+        pieces <<= self._to_spare
         pieces &= _SPARE
-        words[:, : self._carrying] |= pieces.reshape(len(rows), -1)
-        packed = self._with_head(rows, PACKED, self._packed_size)
+        carrying = words[:, : self._carrying]
+        np.bitwise_or(carrying, pieces, out=carrying)
+        self._copy_head(rows, packed, PACKED)
         packed[:, self._tops_at : self._words_at] = tops
-        packed[:, self._words_at :] = _bytes(words[:, : self._words])
-        return packed, fitted
+        packed[:, self._words_at :] = _bytes(words)[:, : FLOAT_BYTES * self._words]
+        return fitted
 
     def pack_one(self, record: bytes) -> bytes | None:
         """Pack a record with the expected tops, as `pack` does, or return None where its numbers have no room in them.
@@ -195,7 +204,7 @@ class _Packing:
         words = _words(rows[:, self._words_at :])
         tops = rows[:, self._tops_at : self._words_at]
         pieces = words[:, : self._carrying].reshape(-1, _PIECES, self._cut) & _SPARE
-        pieces >>= _TO_SPARE
+        pieces >>= _TO_SPARE[:, None]
         cut = np.bitwise_or.reduce(pieces, axis=1)
         numbers = np.empty((len(rows), self._words + self._cut), np.uint32)
         np.bitwise_and(words, _OWN, out=numbers[:, : self._words])
@@ -204,7 +213,8 @@ class _Packing:
         if (with_zeros := tops >= _ZEROS).any():
             bases[((numbers & _MAGNITUDE) == 0) & np.repeat(with_zeros, self._parts, axis=1)] = 0
         numbers += bases
-        record = self._with_head(rows, FORMAT, self._size)
+        record = np.empty((len(rows), self._size), np.uint8)
+        self._copy_head(rows, record, FORMAT)
         record[:, self._tops_at :] = _bytes(numbers)
         return record
 
@@ -230,16 +240,14 @@ class _Packing:
         """Return for each number what is taken from it; below zero, it wraps round as does what it is taken from."""
         return np.repeat((tops - _TOPS_BELOW) << _TOP_AT, self._parts, axis=-1)
 
-    def _with_head(self, rows: Rows, form: int, size: int) -> Rows:
-        """Return records of this format and size, in which nothing stands yet behind the names."""
-        made = np.empty((len(rows), size), np.uint8)
+    def _copy_head(self, rows: Rows, made: Rows, form: int) -> None:
+        """Write all that stands before the numbers, for records of this format."""
         made[:, : self._tops_at] = rows[:, : self._tops_at]
         made[:, FORMAT_AT] = form
-        return made
 
 
 @lru_cache
-def _remembered(lengths: bytes, size: int, packed: bool) -> _Packing | None:
+def _remembered(lengths: bytes, size: int, packed: bool) -> Packing | None:
     """Return how records of this size with these lengths in their headers are packed; None where they cannot be."""
     name_n, version_n, *in_bytes = struct.unpack("<BBII", lengths)
     parts = [part // FLOAT_BYTES for part in in_bytes if part]
@@ -251,7 +259,7 @@ def _remembered(lengths: bytes, size: int, packed: bool) -> _Packing | None:
         right += len(parts) - FLOAT_BYTES * (numbers // (1 + _PIECES))
     if not parts or size != right or any(part % FLOAT_BYTES for part in in_bytes):
         return None
-    return _Packing(floats_at, parts)
+    return Packing(floats_at, parts)
 
 
 def _allocated(size: int) -> int:

@@ -102,9 +102,8 @@ class Batch(Generic[K, S]):
     timesteps: int = 0
     sent: bool = False
 
-    def everybody(self) -> Iterator[K]:
-        for turn in self.turns:
-            yield turn.key
+    def everybody(self) -> list[K]:
+        keys = [turn.key for turn in self.turns]
         for part in self.parts:
-            yield from part.keys
-        yield from self.idle
+            keys += part.keys
+        return keys + self.idle

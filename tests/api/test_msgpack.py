@@ -186,3 +186,27 @@ def test_a_gateways_socket_takes_arrays_of_every_length(
         one = ask(socket, {"session_id": session_id, "x": tensor(ROW)})
         assert one["step"] == count + 1
         assert ask(socket, b"\xdd\x00\x00\x00\x01")["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("numbered", [False, True], ids=["whatever is next", "numbered"])
+def test_a_gateways_messages_are_answered_alike_however_often_they_come(
+    service: ConveyorServer, client: httpx.Client, open_session: OpenSession, numbered: bool
+) -> None:
+    """From the third on they are read, and from the fourth on answered, by what is known of the ones before."""
+    ids, alone = [open_session() for _ in range(8)], open_session()
+    rows = readings(140, seed=7)
+    with stream_at(service, "/v1/stream", **SPOKEN) as socket:
+        for number, row in enumerate(rows, 1):  # beyond 127, a number takes a byte more
+            sent = {"x": tensor(row)} | ({"step": number} if numbered else {})
+            answers = ask(socket, [{"session_id": name, **sent} for name in ids])
+            assert [(answer["session_id"], answer["step"]) for answer in answers] == [(name, number) for name in ids]
+            assert [answer["replayed"] for answer in answers] == [False] * 8
+            expected = post(client, f"/v1/sessions/{alone}/steps", {"x": tensor(row)})["outputs"]
+            assert [answer["outputs"] for answer in answers] == [expected] * 8
+        last = [{"session_id": name, "x": tensor(rows[-1]), "step": len(rows)} for name in ids]
+        again = ask(socket, last)
+        assert [answer["replayed"] for answer in again] == [True] * 8
+        assert [answer["outputs"] for answer in again] == [expected] * 8
+        last[3]["step"] = len(rows) + 2
+        refused = [answer.get("error", {}).get("code") for answer in ask(socket, last)]
+        assert refused == [None] * 3 + ["step_gap"] + [None] * 4

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.core.cache import BESIDE, Place, RecordCache
 from service.core.columns import Layout
 from service.core.record import TTL_SLICE, encode
+from service.core.roster import Roster
 from service.core.session import ModelRef, Session, SessionKey
 from service.core.slab import Slab
 from service.core.spec import Axis, Feature, ModelSpec, Output, State
@@ -23,6 +25,7 @@ from tests.budget import examples
 from tests.process import REPOSITORY
 
 KEYS = [SessionKey("t", str(i)) for i in range(9)]
+ROSTERS = [Roster(KEYS[:3]), Roster(KEYS[:2]), Roster([KEYS[4], KEYS[1]]), Roster(KEYS[2:4])]
 MIB = 2**20
 
 
@@ -73,8 +76,8 @@ class Cache(RuleBasedStateMachine):
         if key in self.known:
             self.known.move_to_end(key)
 
-    @rule(keys=st.lists(st.sampled_from(KEYS), unique=True))
-    def find(self, keys: list[SessionKey]) -> None:
+    @rule(keys=st.one_of(st.lists(st.sampled_from(KEYS), unique=True), st.sampled_from(ROSTERS)))
+    def find(self, keys: Sequence[SessionKey]) -> None:
         found, missing = self.cache.find(keys)
         assert [keys[i] for i in missing] == [key for key in keys if key not in self.known]
         assert sorted([*missing, *(i for each in found for i in each.at)]) == list(range(len(keys)))

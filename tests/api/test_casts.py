@@ -1,0 +1,116 @@
+"""Casts: answers with other numbers put into them are what the encoder makes, byte for byte."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.api import encodings
+from service.api.casts import Cast, Casts
+from service.api.messages import rest_answers
+from service.core.roster import Roster
+from service.core.session import SessionKey
+from service.frame import Answers
+from tests.budget import examples
+
+ROSTER = Roster([SessionKey("t", f"pump-{i}") for i in range(9)])
+SHAPES: dict[str, tuple[int, ...]] = {"load": (4, 3), "level": ()}
+
+
+def encode(roster: Roster, answers: Answers) -> bytes:
+    """As ever: each of them as a message, one behind the other."""
+    told = rest_answers(roster.session_ids, answers, encodings._tensors)
+    return b"".join(map(encodings.MSGPACK.encode, told))
+
+
+def answers(seed: int, steps: list[int], *names: str) -> Answers:
+    draw = np.random.default_rng(seed)
+    outputs: dict[str, Any] = {
+        name: draw.normal(size=(len(steps), *SHAPES[name])).astype(np.float32) for name in names or ("load",)
+    }
+    return Answers(0, steps, outputs)
+
+
+@pytest.mark.parametrize("names", [("load",), ("level",), ("load", "level"), ("level", "load")])
+def test_other_numbers_are_put_in(names: tuple[str, ...]) -> None:
+    cast = Cast.of(ROSTER, answers(0, list(range(200, 209)), *names), encode)
+    assert cast is not None
+    later = answers(1, list(range(230, 239)), *names)
+    assert cast.made(later) == encode(ROSTER, later)
+
+
+@given(
+    st.lists(st.sampled_from([1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**53]), min_size=9, max_size=9)
+)
+@examples(200)
+def test_steps_of_every_length(steps: list[int]) -> None:
+    cast = Cast.of(ROSTER, answers(0, [5, 100, 200, 250, 300, 60_000, 70_000, 2**31, 2**40]), encode)
+    assert cast is not None
+    made = cast.made(answers(1, steps))
+    assert made is None or made == encode(ROSTER, answers(1, steps))
+    lengths = [len(msgspec.msgpack.encode(step)) for step in steps]
+    assert (made is not None) == (lengths == [1, 1, 2, 2, 3, 3, 5, 5, 9])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(answers(1, [200] * 9, "load", "level"), id="one more"),
+        pytest.param(answers(1, [200] * 9, "level"), id="another"),
+        pytest.param(Answers(0, [200] * 9, {"load": np.ones((9, 3, 4), np.float32)}), id="another shape"),
+        pytest.param(answers(1, [300] * 9), id="a longer step"),
+    ],
+)
+def test_what_takes_more_than_numbers_is_left_to_the_encoder(other: Answers) -> None:
+    cast = Cast.of(ROSTER, answers(0, [200] * 9), encode)
+    assert cast is not None
+    assert cast.made(other) is None
+
+
+def test_numbers_that_stand_twice_in_the_answers_are_put_in_twice() -> None:
+    same = np.ones((9, 4, 3), np.float32)
+    cast = Cast.of(ROSTER, Answers(0, [200] * 9, {"a": same, "b": same}), encode)
+    later = Answers(0, [201] * 9, {"a": same * 2, "b": same * 3})
+    assert cast is not None
+    assert cast.made(later) == encode(ROSTER, later)
+
+
+def test_one_is_made_of_what_comes_for_the_second_time() -> None:
+    encoded = []
+
+    def counted(roster: Roster, told: Answers) -> bytes:
+        encoded.append(told)
+        return encode(roster, told)
+
+    casts = Casts(counted)
+    for i in range(10):
+        told = answers(i, list(range(200 + i, 209 + i)))
+        assert casts.answers(ROSTER, told) == encode(ROSTER, told)
+    assert len(encoded) == 4, "the first, the second, and twice for the cast"
+
+
+def test_answers_go_on_when_steps_get_longer() -> None:
+    casts = Casts(encode)
+    for step in range(100, 300):
+        told = answers(step, list(range(step, step + 9)))
+        assert casts.answers(ROSTER, told) == encode(ROSTER, told)
+
+
+def test_where_they_are_of_no_use_no_more_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    of = Cast.of
+    monkeypatch.setattr(Cast, "of", lambda *asked: made.append(asked) or of(*asked))
+    casts = Casts(encode)
+    for i in range(40):
+        told = answers(i, [100 + 900 * (i % 2)] * 9)
+        assert casts.answers(ROSTER, told) == encode(ROSTER, told)
+    assert 1 <= len(made) <= 4
+
+
+def test_in_json_answers_to_a_roster_are_those_to_each() -> None:
+    told = answers(0, list(range(200, 209)), "load", "level")
+    each = rest_answers(ROSTER.session_ids, told, list)
+    assert encodings.JSON.encode_answers(ROSTER, told) == b",".join(map(encodings.JSON.encode, each))
