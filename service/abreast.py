@@ -141,6 +141,11 @@ class Sheet(NamedTuple):
     columns: Columns
     place: Place
 
+    def part(self, rows: slice) -> "Sheet":
+        if rows == slice(0, len(self.abreast)):
+            return self
+        return Sheet(self.abreast[rows], self.columns.part(rows), self.place.part(rows))
+
     def pick(self, rows: Sequence[int]) -> "Sheet":
         """Return what is in some rows, which are in ascending order."""
         if len(rows) == len(self.abreast):
@@ -218,7 +223,7 @@ def sheets(abreast: Abreast, cache: RecordCache) -> tuple[list[Sheet], list[int]
     made: list[Sheet] = []
     for at, place in found:
         layout = place.slab.layout
-        sheet = Sheet(abreast.pick(at), Columns(layout, place.slab.rows[place.rows]), place)
+        sheet = Sheet(abreast.pick(at), Columns.of(layout, place.slab.rows[place.rows]), place)
         good = _good(sheet.abreast, sheet.columns)
         if good is not None:
             others += [i for i, fine in zip(at, good, strict=True) if not fine]

@@ -107,11 +107,11 @@ class Pipeline:
         groups, unread = self._planner.plan(turns)
         work += [self._read_turns(unread[rows], again) for rows in _parts(len(unread))]
         for abreast in lined:
-            for rows in _parts(len(abreast)):
-                planned, missing = self._planner.plan_abreast(abreast[rows])
-                runs += [partial(self._runner.sheet, sheet, again) for sheet in planned]
-                if missing is not None:
-                    work.append(self._read_abreast(missing, again))
+            planned, missing = self._planner.plan_abreast(abreast)
+            for sheet in planned:
+                runs += [partial(self._runner.sheet, sheet.part(rows), again) for rows in _parts(len(sheet.abreast))]
+            if missing is not None:
+                work += [self._read_abreast(missing[rows], again) for rows in _parts(len(missing))]
         for (layout, _), group in groups.items():
             runs += [partial(self._runner.turns, layout, group[rows], again) for rows in _parts(len(group))]
         return runs, [self._loop.create_task(each) for each in work]

@@ -40,6 +40,9 @@ class Place(NamedTuple):
     rows: NDArray[np.int64]
     moves: int
 
+    def part(self, rows: slice) -> "Place":
+        return Place(self.slab, self.rows[rows], self.moves)
+
     def pick(self, rows: Sequence[int]) -> "Place":
         return Place(self.slab, self.rows[rows], self.moves)
 

@@ -6,6 +6,7 @@ turns, of which there are few, are taken apart one by one: see `Layout.states` a
 
 import struct
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,28 +131,36 @@ class Layout:
 class Columns:
     """The records of a batch of sessions of one layout, before their first timestep or after it.
 
-    `rows` are theirs to change from now on. `version`, (batch, 24) bytes, and `step`, uint64, are what they are at
-    first, and so is `state`, (batch, `spec.state_size`), float32 and C-contiguous.
+    `version`, (batch, 24) bytes, and `step`, uint64, are what they are at first, and so is `state`,
+    (batch, `spec.state_size`), float32 and C-contiguous. Made by `of`.
     """
 
-    def __init__(self, layout: Layout, rows: Rows) -> None:
+    def __init__(self, layout: Layout, rows: Rows, version: Rows, step: NDArray[np.uint64], state: Floats) -> None:
         self.layout = layout
         self._rows = rows
-        fields = self._fields()
-        self.version: Rows = rows[:, VERSION_SLICE].copy()
-        self.step: NDArray[np.uint64] = fields["step"].astype(np.uint64)
-        self.state: Floats = np.ascontiguousarray(fields["state"]).view("<f4").astype(np.float32, copy=False)
+        self.version, self.step, self.state = version, step, state
+
+    @classmethod
+    def of(cls, layout: Layout, rows: Rows) -> Self:
+        """Return the records in some rows, which are theirs from now on, as columns."""
+        fields = rows.view(layout.fields)[:, 0]
+        state = np.ascontiguousarray(fields["state"]).view("<f4").astype(np.float32, copy=False)
+        return cls(layout, rows, rows[:, VERSION_SLICE].copy(), fields["step"].astype(np.uint64), state)
+
+    def part(self, rows: slice) -> "Columns":
+        """Return some of these columns. They are the same memory."""
+        return Columns(self.layout, self._rows[rows], self.version[rows], self.step[rows], self.state[rows])
 
     def pick(self, rows: Sequence[int]) -> "Columns":
         """Return the columns of some of these records, as they are now."""
-        return Columns(self.layout, self._rows[rows])
+        return Columns.of(self.layout, self._rows[rows])
 
     def advance(self, timesteps: int, state: Floats, outputs: Floats, *, nonce: int, now_ms: int) -> Rows:
         """Turn the records into those of the sessions `timesteps` later, and return them.
 
         `state` is (batch, `spec.state_size`) and `outputs`, those of the last timestep, (batch, `spec.output_size`).
         """
-        fields = self._fields()  # what is none of these stays as it is
+        fields = self._rows.view(self.layout.fields)[:, 0]  # what is none of these stays as it is
         fields["step"] += np.uint64(timesteps)
         fields["nonce"] = nonce
         fields["updated_at_ms"] = now_ms
@@ -159,9 +168,6 @@ class Columns:
         fields["state"] = _bytes(state)
         fields["outputs"] = _bytes(outputs)
         return self._rows
-
-    def _fields(self) -> NDArray[np.void]:
-        return self._rows.view(self.layout.fields)[:, 0]
 
 
 def _bytes(floats: Floats) -> NDArray[np.uint8]:

@@ -108,9 +108,3 @@ def test_where_they_are_of_no_use_no_more_are_made(monkeypatch: pytest.MonkeyPat
         told = answers(i, [100 + 900 * (i % 2)] * 9)
         assert casts.answers(ROSTER, told) == encode(ROSTER, told)
     assert 1 <= len(made) <= 4
-
-
-def test_in_json_answers_to_a_roster_are_those_to_each() -> None:
-    told = answers(0, list(range(200, 209)), "load", "level")
-    each = rest_answers(ROSTER.session_ids, told, list)
-    assert encodings.JSON.encode_answers(ROSTER, told) == b",".join(map(encodings.JSON.encode, each))

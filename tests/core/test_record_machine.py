@@ -75,7 +75,7 @@ class Records(RuleBasedStateMachine):
         state = data.draw(floats(len(rows), self.layout.spec.state_size))
         outputs = data.draw(floats(len(rows), self.layout.spec.output_size))
         before = [self.records[row] for row in rows]
-        columns = Columns(self.layout, self.layout.rows(before))
+        columns = Columns.of(self.layout, self.layout.rows(before))
         assert columns.step.tolist() == [self.sessions[row].step for row in rows]
         assert columns.state.tobytes() == b"".join(self.sessions[row].state for row in rows)
         assert self.layout.states(before).tobytes() == columns.state.tobytes()
