@@ -88,9 +88,9 @@ class Forecaster(nn.Module):
 def rising(raw: Tensor) -> Tensor:
     """Numbers that do not fall along the last axis: the first one, and increments that are positive by squareplus.
 
-    Squareplus, (z + √(z² + 4)) / 2 (Barron 2021), is a softplus of correctly rounded operations only: its bits do not
-    depend on where in a tensor a number stands, as those of ONNX Runtime's Softplus do. Far below zero the root of a
-    square that was rounded may be less than |z|: hence the ReLU.
+    Squareplus, (z + √(z² + 4)) / 2 (Barron 2021), is a softplus of operations that IEEE 754 defines to the last bit.
+    ONNX Runtime rounds them so: its bits do not depend on where in a tensor a number stands, as those of its Softplus
+    do. PyTorch's square root may be a unit less, and the sum then less than zero far below zero: hence the ReLU.
     """
     first, rest = raw[..., :1], raw[..., 1:]
     return torch.cat([first, torch.relu((rest + torch.sqrt(rest * rest + 4.0)) * 0.5)], dim=-1).cumsum(-1)

@@ -1,12 +1,17 @@
 """One connection to Redis with many exchanges in flight: written when they are made, answered in their order."""
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
+
+_UNIX_BUFFER = 2**20
+"""Bytes that a unix socket takes at once. By default that is what one batch's commit has, and of the next one the rest
+would wait here for the end of whatever the event loop does meanwhile. (A TCP socket's grows by itself.)"""
 
 
 class ReplyError(Exception):
@@ -48,6 +53,9 @@ class Channel(asyncio.Protocol):
         self._stream = stream  # which would close its transport with its own end
         self._transport: Any = stream.transport
         self._transport.set_protocol(self)
+        connection: socket.socket | None = self._transport.get_extra_info("socket")
+        if connection is not None and connection.family == socket.AF_UNIX:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_BUFFER)
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ReplyError)

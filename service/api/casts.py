@@ -11,15 +11,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from service.api.windows import TAIL, Bytes, Places, StepNumbers, as_windows, found_step, windows
+from service.api.windows import LONGEST, TAIL, Bytes, Patience, Places, StepNumbers, as_windows, found_step, windows
 from service.core.columns import Floats
 from service.core.roster import Roster
 from service.frame import Answers
-
-_LONGEST = 128 * 2**10
-"""Bytes of answers that are kept."""
-_FAILURES = 3
-"""Casts in a row that were of no use, after which no more are made for the same sessions."""
 
 Encode = Callable[[Roster, Answers], bytes]
 """Encodes answers one after the other."""
@@ -32,10 +27,12 @@ class Cast:
         self, content: bytes, outputs: Mapping[str, Floats], data_at: list[Places], steps: StepNumbers
     ) -> None:
         self.uses = 0
-        self._content = np.frombuffer(content, np.uint8)
         self._shapes = _shapes(outputs)
         self._data_at = data_at
         self._steps = steps
+        self._content = np.array(bytearray(content), np.uint8)
+        for at, output in zip(data_at, outputs.values(), strict=True):  # whose they were need not be kept
+            windows(self._content, _bytes(output).shape[1])[at] = as_windows(np.zeros_like(_bytes(output)))
 
     @classmethod
     def of(cls, roster: Roster, answers: Answers, encode: Encode) -> Self | None:
@@ -51,7 +48,7 @@ class Cast:
             name: np.array([random.uniform(-1, 1) for _ in range(output.size)], np.float32).reshape(output.shape)
             for name, output in answers.outputs.items()
         }
-        others = Answers(answers.start, cast._steps.others(random).tolist(), outputs)
+        others = Answers(answers.start, cast._steps.others(random, answers.steps).tolist(), outputs)
         made = cast.made(others)
         cast.uses = 0
         return cast if made == encode(roster, others) else None
@@ -91,29 +88,30 @@ class Cast:
         return cls(content, answers.outputs, [np.array(at, np.intp) for at in data_at], StepNumbers(ends, bits))
 
 
+class _Kept:
+    def __init__(self) -> None:
+        self.cast: Cast | None = None
+        self.patience = Patience()
+
+
 class Casts:
-    """Those of rosters that have come before, as long as these are remembered."""
+    """Those of rosters that come again, as long as these are remembered."""
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
-        self._casts: WeakKeyDictionary[Roster, Cast] = WeakKeyDictionary()
-        self._failures: WeakKeyDictionary[Roster, int] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Roster, _Kept] = WeakKeyDictionary()
 
     def answers(self, roster: Roster, answers: Answers) -> bytes:
         """Return answers, one of each session of a roster, encoded one after the other."""
-        cast = self._casts.get(roster)
-        made = None if cast is None else cast.made(answers)
+        if not roster.comes_again:
+            return self._encode(roster, answers)
+        kept = self._kept.setdefault(roster, _Kept())
+        made = None if kept.cast is None else kept.cast.made(answers)
         if made is not None:
             return made
         made = self._encode(roster, answers)
-        failures = self._failures.get(roster)
-        if failures is None:  # the first time
-            self._failures[roster] = 0
-        elif failures < _FAILURES and len(made) <= _LONGEST:
-            failures = 0 if cast is not None and cast.uses else failures + 1
-            self._failures[roster] = failures
-            if (new := Cast.of(roster, answers, self._encode)) is not None:
-                self._casts[roster] = new
+        if len(made) <= LONGEST and kept.patience.tries(kept.cast.uses if kept.cast else 0):
+            kept.cast = Cast.of(roster, answers, self._encode)
         return made
 
 

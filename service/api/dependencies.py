@@ -8,9 +8,11 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 from starlette.types import Scope as ASGIScope
 
+from service.api.moulds import Moulds
 from service.core.access import ANYBODY, Principal, Refreshable, Scope
 from service.core.errors import ConveyorError, Forbidden
 from service.core.ports import Models, StateStore
+from service.core.roster import Rosters
 from service.core.session import SessionKey
 from service.core.tickets import Tickets
 from service.engine import Engine
@@ -69,6 +71,8 @@ class Services:
     """Returns the metrics and their media type."""
     authenticator: Refreshable | None = None
     """Knows who asks; None where nobody has to say so."""
+    rosters: Rosters = field(default_factory=Rosters)
+    moulds: Moulds = field(default_factory=Moulds)
     sockets: set[Stoppable] = field(default_factory=set)
     draining: bool = False
 

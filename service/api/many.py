@@ -7,12 +7,11 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from service.abreast import FEWEST
-from service.api.dependencies import Limits
+from service.api.dependencies import Limits, Services
 from service.api.encodings import Encoding
 from service.api.messages import Addressed, rest_answer, rest_error, single_timesteps
 from service.api.moulds import Timesteps
 from service.core.errors import ConveyorError, InvalidRequest, ShuttingDown
-from service.core.roster import roster_of
 from service.core.session import Result, SessionKey
 from service.frame import Answers, Frame
 from service.rates import Submitter
@@ -42,12 +41,12 @@ class Begun(Protocol):
 
 
 def begin(
-    limits: Limits, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
+    services: Services, submitter: Submitter, tenant: str, steps: Sequence[Addressed | Malformed], encoding: Encoding
 ) -> Begun:
     """Submit steps for sessions of `tenant`, that are answered by an array."""
-    asked = timesteps_of(limits, tenant, steps)
+    asked = timesteps_of(services, tenant, steps)
     together = None if asked is None else begin_together(submitter, asked, encoding)
-    return together or begin_apart(limits, submitter, tenant, steps, encoding)
+    return together or begin_apart(services.limits, submitter, tenant, steps, encoding)
 
 
 def begin_together(submitter: Submitter, asked: Timesteps, encoding: Encoding) -> Begun | None:
@@ -86,16 +85,18 @@ class _Piece(NamedTuple):
     content: bytes
 
 
-def timesteps_of(limits: Limits, tenant: str, steps: Sequence[Addressed | Malformed]) -> Timesteps | None:
+def timesteps_of(services: Services, tenant: str, steps: Sequence[Addressed | Malformed]) -> Timesteps | None:
     """Return steps as timesteps side by side, or None where not each of them is one timestep of another session."""
     if len(steps) < FEWEST or Malformed in set(map(type, steps)):
         return None
     plain = cast("Sequence[Addressed]", steps)
     if {step.outputs for step in plain} != {"last"}:
         return None
-    x = single_timesteps([step.x for step in plain], limits.max_width)
-    roster = roster_of(tenant, tuple([step.session_id for step in plain]))
-    if x is None or roster is None:
+    x = single_timesteps([step.x for step in plain], services.limits.max_width)
+    if x is None:
+        return None
+    roster = services.rosters.of(tenant, tuple([step.session_id for step in plain]))
+    if roster is None:
         return None
     return Timesteps(roster, x, np.array([step.step or 0 for step in plain], np.uint64))
 

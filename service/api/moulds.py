@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple, Self
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 import numpy as np
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from service.api.windows import (
     ITS_OWN,
+    LONGEST,
     MAX_STEP,
     TAIL,
     Bytes,
+    Patience,
     Places,
     StepNumbers,
     as_windows,
@@ -27,15 +30,12 @@ from service.api.windows import (
     rows,
     windows,
 )
+from service.core.errors import InvalidRequest
 from service.core.roster import Roster
 from service.frame import Numbers
 
-_LONGEST = 128 * 2**10
-"""Bytes of a message of which a mould is made, which keeps twice as many."""
-_MOST = 2
-"""Moulds of one socket."""
-_FAILURES = 3
-"""Moulds in a row that were of no use, after which no more are made for a socket."""
+_GROUPS = 2
+"""Rosters whose messages a socket knows again."""
 _FLOAT = 0xCB  # and 8 bytes
 _ITS_OWN_MARK = 0x80  # is not set in a whole number that is its own first byte
 
@@ -50,15 +50,19 @@ class Timesteps(NamedTuple):
     numbers: NDArray[np.uint64]
 
 
+Decode = Callable[[bytes], Timesteps | None]
+"""Reads a message as ever. Raises `InvalidRequest`."""
+
+
 class Mould:
     """See the module. Made by `of`. `uses` counts the messages that were cast in it."""
 
     def __init__(self, content: bytes, like: Timesteps, x_at: Places, numbers: StepNumbers) -> None:
         """`x_at` is where the numbers of each `x` begin; `numbers` are none where the steps have none."""
         self.uses = 0
-        self._like = like
+        self._sessions, self._width = like.x.shape
+        self._tensors = like.x.dtype == np.float32
         self._x_at, self._numbers = x_at, numbers
-        self._content = np.frombuffer(content, np.uint8)
         self._x_size = _cast(like.x).shape[1]
         self._kept = np.full(len(content), 0xFF, np.uint8)
         windows(self._kept, self._x_size)[x_at] = as_windows(_marks(like.x))
@@ -66,104 +70,131 @@ class Mould:
             self._kept[end - bits // 8 : end] = 0
             if bits == ITS_OWN:
                 self._kept[end - 1] = _ITS_OWN_MARK
+        self._content = np.frombuffer(content, np.uint8) & self._kept
 
     @classmethod
-    def of(cls, content: bytes, asked: Timesteps, decode: Callable[[bytes], Timesteps | None]) -> Self | None:
+    def of(cls, content: bytes, asked: Timesteps, decode: Decode) -> Self | None:
         """Make a mould of a message that asks for this; None of one that is not made of what a mould knows.
 
-        `decode` reads a message as ever. It is asked to read one with other numbers, at random: where it finds these,
-        and all else as it was, it has read each of them in the place where the mould has it. A decoder reads every
-        byte once, and goes on in the same way behind a number of a fixed length, whichever it is: so any others will
-        do as well.
+        The decoder is asked to read one with other numbers, at random: where it finds these, and all else as it was, it
+        has read each of them in the place where the mould has it. A decoder reads every byte once, and goes on in the
+        same way behind a number of a fixed length, whichever it is: so any others will do as well.
         """
         mould = cls._found(content, asked)
         if mould is None:
             return None
-        probe = mould._with_others(Random())  # noqa: S311  # nosec B311  # finds out, and guards nothing
-        mine, decoded = mould.read(probe), decode(probe)
+        other = mould._filled(content, asked, Random())  # noqa: S311  # nosec B311  # finds out, and guards nothing
+        mine = mould.read(other, asked.roster)
         mould.uses = 0
-        if mine is None or decoded is None or mine.roster is not decoded.roster:
+        try:
+            decoded = decode(other)
+        except InvalidRequest:  # the numbers are elsewhere, and something else has been overwritten
             return None
-        alike = mine.x.dtype == decoded.x.dtype and np.array_equal(mine.x, decoded.x)
-        return mould if alike and np.array_equal(mine.numbers, decoded.numbers) else None
+        return mould if mine is not None and decoded is not None and _are_same(mine, decoded) else None
 
-    def read(self, content: bytes) -> Timesteps | None:
-        """Return what a message asks for, or None where it was not cast in this."""
+    def read(self, content: bytes, roster: Roster) -> Timesteps | None:
+        """Return what a message asks for, for the sessions of a roster, or None where it was not cast in this."""
         if len(content) != len(self._content):
             return None
         found = np.frombuffer(content, np.uint8)
-        if ((found ^ self._content) & self._kept).any():
+        if (found & self._kept != self._content).any():
             return None
-        roster, x, numbers = self._like
-        if self._numbers:
-            numbers = self._numbers.taken(found)
-            if not 0 < numbers.min() <= numbers.max() <= MAX_STEP:
-                return None
+        numbers = self._numbers.taken(found) if self._numbers else np.zeros(self._sessions, np.uint64)
+        if self._numbers and not 0 < numbers.min() <= numbers.max() <= MAX_STEP:
+            return None
         self.uses += 1
-        return Timesteps(roster, _taken(rows(windows(found, self._x_size)[self._x_at]), x), numbers)
+        cast = rows(windows(found, self._x_size)[self._x_at])
+        return Timesteps(roster, _tensors_in(cast) if self._tensors else _floats_in(cast, self._width), numbers)
 
     @classmethod
     def _found(cls, content: bytes, asked: Timesteps) -> Self | None:
-        """Look for the numbers of a message in it."""
+        """Look for the numbers of a message, in each item those of its session."""
         items = _items(content)
         numbers = asked.numbers.tolist()
         numbered = any(numbers)
         at = len(content) - sum(map(len, items))  # behind the head of the array
         x_at, ends, bits = [], [], []
         for item, x, number in zip(items, _cast(asked.x), numbers, strict=True):
-            x_at.append(content.find(x.tobytes(), at))
+            stop = at + len(item)
+            x_at.append(content.find(x.tobytes(), at, stop))
             if x_at[-1] < 0:
                 return None
             if numbered:
-                step = found_step(content, number, at)
+                step = found_step(content, number, at, stop)
                 if step is None or step.end < TAIL:
                     return None
                 ends.append(step.end)
                 bits.append(step.bits)
-            at += len(item)
+            at = stop
         return cls(content, asked, np.array(x_at, np.intp), StepNumbers(ends, bits))
 
-    def _with_others(self, random: Random) -> bytes:
-        """Return the message with other numbers in it."""
-        made = self._content.copy()
-        like: Numbers = self._like.x
-        x: Numbers = np.empty_like(like)
-        x[...] = np.array([random.uniform(-1, 1) for _ in range(like.size)]).reshape(like.shape)
+    def _filled(self, content: bytes, asked: Timesteps, random: Random) -> bytes:
+        """Return a message with other numbers in it."""
+        made = np.array(bytearray(content), np.uint8)
+        drawn = np.array([random.uniform(-1, 1) for _ in range(asked.x.size)]).reshape(asked.x.shape)
+        x: Numbers = drawn.astype(np.float32) if self._tensors else drawn
         windows(made, self._x_size)[self._x_at] = as_windows(_cast(x))
         if self._numbers:
-            self._numbers.put(made, self._numbers.others(random))
+            self._numbers.put(made, self._numbers.others(random, asked.numbers.tolist()))
         return made.tobytes()
 
 
+class _Kept:
+    def __init__(self) -> None:
+        self.mould: Mould | None = None
+        self.patience = Patience()
+
+
 class Moulds:
-    """Those of one socket: made of messages that came for the same sessions as one of the last before them."""
+    """Those of the rosters that come again, as long as these are remembered; the latest one of each."""
 
     def __init__(self) -> None:
-        self._moulds: list[Mould] = []  # the latest is the first
-        self._before: deque[Roster] = deque(maxlen=_MOST)
-        self._failures = 0
+        self._kept: WeakKeyDictionary[Roster, _Kept] = WeakKeyDictionary()
 
-    def read(self, content: bytes | str) -> Timesteps | None:
-        """Return what a message asks for, where it was cast in one of the moulds."""
-        if isinstance(content, bytes):
-            for mould in self._moulds:
-                if (found := mould.read(content)) is not None:
-                    return found
+    def read(self, content: bytes, roster: Roster) -> Timesteps | None:
+        """Return what a message asks for, where it was cast in a mould of this roster."""
+        kept = self._kept.get(roster)
+        return None if kept is None or kept.mould is None else kept.mould.read(content, roster)
+
+    def learn(self, content: bytes, asked: Timesteps, decode: Decode) -> None:
+        """Make a mould of a message that was cast in none, if others like it are to be expected."""
+        if not asked.roster.comes_again or len(content) > LONGEST:
+            return
+        kept = self._kept.setdefault(asked.roster, _Kept())
+        if kept.patience.tries(kept.mould.uses if kept.mould else 0):
+            kept.mould = Mould.of(content, asked, decode)
+
+
+class Reader:
+    """Reads the messages of one socket, those that it knows by `moulds`. It holds none of what these keep."""
+
+    def __init__(self, moulds: Moulds, decode: Decode) -> None:
+        self._moulds = moulds
+        self._decode = decode
+        self._latest: deque[ref[Roster]] = deque(maxlen=_GROUPS)
+
+    def known(self, content: bytes) -> Timesteps | None:
+        """Return what a message asks for, if it is like one of the last."""
+        for latest in self._latest:
+            if (roster := latest()) is not None and (asked := self._moulds.read(content, roster)) is not None:
+                roster.in_use = True
+                return asked
         return None
 
-    def learn(self, content: bytes | str, asked: Timesteps, decode: Callable[[bytes], Timesteps | None]) -> None:
-        """Make a mould of a message that was cast in none, if another one like it is to be expected."""
-        again = asked.roster in self._before
-        self._before.append(asked.roster)
-        if not (again and isinstance(content, bytes) and len(content) <= _LONGEST) or self._failures >= _FAILURES:
-            return
-        mould = Mould.of(content, asked, decode)
-        if mould is None:
-            self._failures += 1
-            return
-        self._moulds.insert(0, mould)
-        if len(self._moulds) > _MOST:
-            self._failures = 0 if self._moulds.pop().uses else self._failures + 1
+    def learn(self, content: bytes, asked: Timesteps) -> None:
+        """Say what a message asks for that was not known."""
+        if all(latest() is not asked.roster for latest in self._latest):
+            self._latest.append(ref(asked.roster))
+        self._moulds.learn(content, asked, self._decode)
+
+
+def _are_same(one: Timesteps, other: Timesteps) -> bool:
+    return (
+        one.roster is other.roster
+        and one.x.dtype == other.x.dtype
+        and np.array_equal(one.x, other.x)
+        and np.array_equal(one.numbers, other.numbers)
+    )
 
 
 def _cast(x: Numbers) -> Bytes:
@@ -175,11 +206,12 @@ def _cast(x: Numbers) -> Bytes:
     return made.reshape(len(x), -1)
 
 
-def _taken(cast: Bytes, like: Numbers) -> Numbers:
-    """Undo `_cast`."""
-    if like.dtype == np.float32:
-        return cast.view("<f4").astype(np.float32, copy=False)
-    return np.ascontiguousarray(cast.reshape(*like.shape, 1 + 8)[..., 1:]).view(">f8")[..., 0].astype(np.float64)
+def _tensors_in(cast: Bytes) -> NDArray[np.float32]:
+    return cast.view("<f4").astype(np.float32, copy=False)
+
+
+def _floats_in(cast: Bytes, width: int) -> NDArray[np.float64]:
+    return np.ascontiguousarray(cast.reshape(-1, width, 1 + 8)[..., 1:]).view(">f8")[..., 0].astype(np.float64)
 
 
 def _marks(x: Numbers) -> Bytes:

@@ -45,7 +45,7 @@ async def many_steps(request: Request) -> Response:
         await services.engine.enter(tenant)
     sent, wanted = of_request(request.scope["headers"])
     steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
-    begun = begin(services.limits, submitter(request), tenant, steps, wanted)
+    begun = begin(services, submitter(request), tenant, steps, wanted)
     while (undone := begun.undone()) is not None:
         await asyncio.wait({undone})
     return Encoded(wanted.encode({"results": wanted.fragment(begun.answer())}), wanted.media_type)

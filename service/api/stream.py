@@ -1,16 +1,16 @@
 """The WebSockets: one session's timesteps, or those of a whole gateway."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.routing import BaseRoute
 
 from service.api.conversation import Asked, Conversation, Reply
 from service.api.dependencies import Services, key_of, principal_of, require, services_of
-from service.api.many import Begun, begin_apart, begin_one, begin_together, timesteps_of
-from service.api.messages import decode, stream_answer
-from service.api.moulds import Moulds, Timesteps
+from service.api.many import Begun, Malformed, begin, begin_apart, begin_one, begin_together, timesteps_of
+from service.api.messages import Addressed, decode, stream_answer
+from service.api.moulds import Reader
 from service.api.problems import problem, wire_of
 from service.api.rate_limits import submitter
 from service.api.socket import Socket, SocketRoute
@@ -58,20 +58,23 @@ async def stream_many(socket: Socket) -> None:
     encoding = socket.encoding
     engine, tenant = submitter(socket), principal_of(socket).tenant
 
-    limits, moulds = services.limits, Moulds()
+    limits = services.limits
 
-    def decoded(content: bytes | str) -> Timesteps | None:
-        return timesteps_of(limits, tenant, decode_array(encoding, content, limits.max_frame_steps))
+    def decoded(content: bytes | str) -> Sequence[Addressed | Malformed]:
+        return decode_array(encoding, content, limits.max_frame_steps)
+
+    reader = Reader(services.moulds, lambda content: timesteps_of(services, tenant, decoded(content)))
 
     def begin_array(content: bytes | str) -> Begun:
-        asked = moulds.read(content)
-        if asked is None and (asked := decoded(content)) is not None:
-            moulds.learn(content, asked, decoded)
+        if not (encoding.binary and isinstance(content, bytes)):
+            return begin(services, engine, tenant, decoded(content), encoding)
+        steps = None
+        if (asked := reader.known(content)) is None:
+            steps = decoded(content)
+            if (asked := timesteps_of(services, tenant, steps)) is not None:
+                reader.learn(content, asked)
         together = None if asked is None else begin_together(engine, asked, encoding)
-        if together is not None:
-            return together
-        steps = decode_array(encoding, content, limits.max_frame_steps)
-        return begin_apart(limits, engine, tenant, steps, encoding)
+        return together or begin_apart(limits, engine, tenant, steps or decoded(content), encoding)
 
     def ask(content: bytes | str) -> Asked:
         try:

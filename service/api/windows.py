@@ -4,7 +4,7 @@ Those of a fixed length are meant: floats, tensors' data, and whole numbers that
 message is read in the same way before them and behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -26,6 +26,11 @@ _LIMITS = np.array([least for least, _ in _RANGES.values()][1:], np.uint64)
 TAIL = 8
 """Bytes of which the last may be a whole number: those of the longest."""
 _STEP = b"\xa4step"
+_LONGEST_PAUSE = 1023
+_WORTH = 4
+"""Uses that make up for the making."""
+LONGEST = 128 * 2**10
+"""Bytes of a message of which so much is known."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -71,9 +76,14 @@ class StepNumbers:
         tails = _tails(content)
         tails[self._tails_at] = tails[self._tails_at].astype(np.uint64) & ~self._masks | numbers
 
-    def others(self, random: Random) -> NDArray[np.uint64]:
-        """Return other numbers that fit, at random."""
-        return np.array([random.randint(*_RANGES[bits]) for bits in self.bits], np.uint64)
+    def others(self, random: Random, numbers: Iterable[int]) -> NDArray[np.uint64]:
+        """Return numbers that fit, at random, each another one than it was."""
+        return np.array([_another(random, bits, old) for bits, old in zip(self.bits, numbers, strict=True)], np.uint64)
+
+
+def _another(random: Random, bits: int, number: int) -> int:
+    least, most = _RANGES[bits]
+    return least + (number - least + random.randint(1, most - least)) % (most - least + 1)
 
 
 def _tails(content: Bytes) -> NDArray[np.uint64]:
@@ -88,8 +98,25 @@ class FoundStep(NamedTuple):
     bits: int
 
 
-def found_step(content: bytes, number: int, start: int) -> FoundStep | None:
-    """Look for a step's number in a message, from `start` on."""
+def found_step(content: bytes, number: int, start: int, stop: int | None = None) -> FoundStep | None:
+    """Look for a step's number in a message, between two places."""
     told = _STEP + _encode(number)
-    at = content.find(told, start)
+    at = content.find(told, start, stop)
     return None if at < 0 else FoundStep(at + len(told), _BITS[len(told) - len(_STEP)])
+
+
+class Patience:
+    """When to make anew what may be of no use: after twice as many chances as the last time, if that was of little."""
+
+    def __init__(self) -> None:
+        self._pause = self._left = 0
+
+    def tries(self, uses_before: int) -> bool:
+        """Return whether to make it anew, this time. What was made the last time has had so many uses."""
+        if uses_before >= _WORTH:
+            self._pause = self._left = 0
+        if self._left:
+            self._left -= 1
+            return False
+        self._pause = self._left = min(2 * self._pause + 1, _LONGEST_PAUSE)
+        return True

@@ -126,6 +126,7 @@ class RecordCache:
         self._used -= _cost(slab.layout)
         if not len(slab):  # of a model that is served no longer, perhaps
             del self._slabs[slab.layout], self._numbered[slab.number]
+            self._known.clear()  # which may hold it
 
     def find(self, keys: Sequence[SessionKey]) -> tuple[list[Found], list[int]]:
         """Return where sessions' records are, and the places of those whose are not here, in their order."""
@@ -168,19 +169,19 @@ class RecordCache:
         if slab is None or not self._are_in(slab, entries):
             slab = self._new_slab(layout) if slab is None else slab
             fits = min(slab.capacity, self._most(layout))
-            unfit = max(len(keys) - fits, 0)
-            for key in keys[:unfit]:
-                self.drop(key)
-            keys, records = keys[unfit:], records[unfit:]
-            if not keys:
-                return
+            if (unfit := len(keys) - fits) > 0:
+                for key in keys[:unfit]:
+                    self.drop(key)
+                keys, records = keys[unfit:], records[unfit:]
+                if not keys:
+                    return
             self._admit(keys, slab)
             self._newcomers += len(keys)
-            if self._newcomers >= _DEAD_AFTER:
-                self._forget_dead(2 * self._newcomers, now_ms=life_of(records[-1].data)[0])
-                self._newcomers = 0
             entries = self._numbers(keys)
         slab.rows[self._places[entries] & _ROW] = records
+        if self._newcomers >= _DEAD_AFTER:  # who came now is among those that are looked at
+            self._forget_dead(2 * self._newcomers, now_ms=life_of(records[-1].data)[0])
+            self._newcomers = 0
 
     def _numbers(self, keys: Sequence[SessionKey]) -> NDArray[np.int64]:
         """Return the entries of sessions, -1 for those that are not here."""

@@ -1,5 +1,6 @@
 """Casts: answers with other numbers put into them are what the encoder makes, byte for byte."""
 
+import random
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from service.api import encodings
 from service.api.casts import Cast, Casts
 from service.api.messages import rest_answers
-from service.core.roster import Roster
+from service.core.roster import Roster, Rosters
 from service.core.session import SessionKey
 from service.frame import Answers
 from tests.budget import examples
@@ -78,33 +79,51 @@ def test_numbers_that_stand_twice_in_the_answers_are_put_in_twice() -> None:
     assert cast.made(later) == encode(ROSTER, later)
 
 
-def test_one_is_made_of_what_comes_for_the_second_time() -> None:
-    encoded = []
+def coming_again() -> Roster:
+    rosters = Rosters()
+    (*_, roster) = [rosters.of("t", ROSTER.session_ids) for _ in range(3)]
+    assert roster is not None
+    return roster
 
-    def counted(roster: Roster, told: Answers) -> bytes:
-        encoded.append(told)
-        return encode(roster, told)
+
+def encoded_by(casts_of: Roster, told: list[Answers]) -> int:
+    """Have all of these encoded; return how often the encoder was asked."""
+    asked = []
+
+    def counted(roster: Roster, answers: Answers) -> bytes:
+        asked.append(answers)
+        return encode(roster, answers)
 
     casts = Casts(counted)
-    for i in range(10):
-        told = answers(i, list(range(200 + i, 209 + i)))
-        assert casts.answers(ROSTER, told) == encode(ROSTER, told)
-    assert len(encoded) == 4, "the first, the second, and twice for the cast"
+    for each in told:
+        assert casts.answers(casts_of, each) == encode(casts_of, each)
+    return len(asked)
+
+
+def test_one_is_made_of_what_comes_again() -> None:
+    told = [answers(i, list(range(200 + i, 209 + i))) for i in range(10)]
+    assert encoded_by(coming_again(), told) == 1 + 2, "the first, and twice for the cast"
+    assert encoded_by(Roster(list(ROSTER)), told) == 10
 
 
 def test_answers_go_on_when_steps_get_longer() -> None:
-    casts = Casts(encode)
-    for step in range(100, 300):
-        told = answers(step, list(range(step, step + 9)))
-        assert casts.answers(ROSTER, told) == encode(ROSTER, told)
+    told = [answers(step, list(range(step, step + 9))) for step in range(100, 300)]
+    assert encoded_by(coming_again(), told) < 60
 
 
-def test_where_they_are_of_no_use_no_more_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    of = Cast.of
-    monkeypatch.setattr(Cast, "of", lambda *asked: made.append(asked) or of(*asked))
-    casts = Casts(encode)
-    for i in range(40):
-        told = answers(i, [100 + 900 * (i % 2)] * 9)
-        assert casts.answers(ROSTER, told) == encode(ROSTER, told)
-    assert 1 <= len(made) <= 4
+def test_sessions_that_did_not_begin_together_are_known_when_they_are_as_long() -> None:
+    told = [answers(i, [1 + i + 31 * session for session in range(9)]) for i in range(2000)]
+    assert encoded_by(coming_again(), told) < 1000
+
+
+def test_what_is_of_no_use_is_tried_ever_more_rarely() -> None:
+    draw = random.Random(1)
+    told = [answers(i, [draw.choice([1, 200, 300, 70_000, 2**40]) for _ in ROSTER]) for i in range(200)]
+    assert 200 < encoded_by(coming_again(), told) <= 200 + 2 * 8
+
+
+def test_the_outputs_are_not_kept() -> None:
+    told = answers(0, [200] * 9)
+    cast = Cast.of(ROSTER, told, encode)
+    assert cast is not None
+    assert told.outputs["load"][0].tobytes() not in cast._content.tobytes()

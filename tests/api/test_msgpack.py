@@ -193,20 +193,45 @@ def test_a_gateways_messages_are_answered_alike_however_often_they_come(
     service: ConveyorServer, client: httpx.Client, open_session: OpenSession, numbered: bool
 ) -> None:
     """From the third on they are read, and from the fourth on answered, by what is known of the ones before."""
-    ids, alone = [open_session() for _ in range(8)], open_session()
-    rows = readings(140, seed=7)
+    ids, alone = [[open_session() for _ in range(8)] for _ in range(2)]
+    rows = readings(8 * 140, seed=7)
     with stream_at(service, "/v1/stream", **SPOKEN) as socket:
-        for number, row in enumerate(rows, 1):  # beyond 127, a number takes a byte more
-            sent = {"x": tensor(row)} | ({"step": number} if numbered else {})
-            answers = ask(socket, [{"session_id": name, **sent} for name in ids])
+        for number in range(1, 141):  # beyond 127, a number takes a byte more
+            own = rows[8 * (number - 1) : 8 * number]
+            steps = [{"x": tensor(row)} | ({"step": number} if numbered else {}) for row in own]
+            answers = ask(socket, named(ids, steps))
             assert [(answer["session_id"], answer["step"]) for answer in answers] == [(name, number) for name in ids]
             assert [answer["replayed"] for answer in answers] == [False] * 8
-            expected = post(client, f"/v1/sessions/{alone}/steps", {"x": tensor(row)})["outputs"]
-            assert [answer["outputs"] for answer in answers] == [expected] * 8
-        last = [{"session_id": name, "x": tensor(rows[-1]), "step": len(rows)} for name in ids]
-        again = ask(socket, last)
+            expected = post(client, "/v1/steps", {"steps": named(alone, steps)})["results"]
+            assert [answer["outputs"] for answer in answers] == [answer["outputs"] for answer in expected]
+        last = [step | {"step": 140} for step in steps]
+        again = ask(socket, named(ids, last))
         assert [answer["replayed"] for answer in again] == [True] * 8
-        assert [answer["outputs"] for answer in again] == [expected] * 8
-        last[3]["step"] = len(rows) + 2
-        refused = [answer.get("error", {}).get("code") for answer in ask(socket, last)]
+        assert [answer["outputs"] for answer in again] == [answer["outputs"] for answer in expected]
+        last[3]["step"] = 142
+        refused = [answer.get("error", {}).get("code") for answer in ask(socket, named(ids, last))]
         assert refused == [None] * 3 + ["step_gap"] + [None] * 4
+
+
+def named(ids: list[str], steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"session_id": name, **step} for name, step in zip(ids, steps, strict=True)]
+
+
+def test_json_in_binary_messages_is_read_as_json_however_often_it_comes(
+    service: ConveyorServer, open_session: OpenSession
+) -> None:
+    ids = [open_session() for _ in range(8)]
+    with stream_at(service, "/v1/stream") as socket:
+        for number, row in enumerate(readings(6), 1):
+            socket.send(msgspec.json.encode([{"session_id": name, "x": row} for name in ids]))
+            assert [answer["step"] for answer in socket.receive()] == [number] * 8
+
+
+def test_zeros_whose_place_cannot_be_told_are_read_all_the_same(
+    service: ConveyorServer, open_session: OpenSession
+) -> None:
+    ids = [open_session() for _ in range(8)]
+    with stream_at(service, "/v1/stream", **SPOKEN) as socket:
+        for number in range(1, 7):
+            answers = ask(socket, [{"session_id": name, "x": tensor([0] * 8)} for name in ids])
+            assert [answer["step"] for answer in answers] == [number] * 8

@@ -4,6 +4,7 @@ longest goes."""
 import gc
 import subprocess
 import sys
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.core.cache import BESIDE, Place, RecordCache
 from service.core.columns import Layout
-from service.core.record import TTL_SLICE, encode
+from service.core.record import TTL_SLICE, encode, life_of
 from service.core.roster import Roster
 from service.core.session import ModelRef, Session, SessionKey
 from service.core.slab import Slab
@@ -167,6 +168,30 @@ def test_who_has_expired_makes_room_for_newcomers() -> None:
     assert cache.get(KEYS[0]) is not None
     assert cache.get(SessionKey("t", "4945-0")) is not None
     assert cache.get(SessionKey("t", "4000-0")) is None
+
+
+def test_newcomers_are_there_when_all_others_have_expired() -> None:
+    cache = RecordCache(MIB)
+    (born_ms, expires_ms), ends = life_of(record(SMALL, 1, 1)), Layout.rows(SMALL, [record(SMALL, 1, 1)])
+    assert expires_ms > born_ms
+    long_ago = [SessionKey("t", f"old-{i}") for i in range(900)]
+    cache.put_rows(long_ago, SMALL, np.repeat(ends, 900, axis=0))
+    later = encode(Session(SMALL.ref, 1, 1, 2, expires_ms + 1, 60, bytes(12), bytes(8)))
+    newcomers = [SessionKey("t", f"new-{i}") for i in range(200)]
+    cache.put_rows(newcomers, SMALL, np.repeat(SMALL.rows([later]), 200, axis=0))
+    assert [cache.get(key) for key in newcomers] == [(later, SMALL)] * 200
+    assert len(cache) == 200
+
+
+def test_a_model_that_is_gone_leaves_no_memory_behind() -> None:
+    cache, roster = RecordCache(MIB), Roster(KEYS[:3])
+    cache.put_rows(roster, SMALL, rows(SMALL, [1, 2, 3]))
+    found, _ = cache.find(roster)
+    slab = weakref.ref(found[0].place.slab)
+    del found
+    for key in roster:
+        cache.drop(key)
+    assert slab() is None
 
 
 def test_the_collector_has_nothing_to_follow() -> None:

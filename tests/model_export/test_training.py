@@ -98,7 +98,7 @@ def test_early_stopping_keeps_the_best_weights() -> None:
 def test_quantiles_never_cross() -> None:
     raw = torch.randn(1000, 5) * torch.tensor([1.0, 10.0, 1e3, 1e-3, 1e6])
     assert (rising(raw).diff(dim=-1) >= 0).all()
-    # Squareplus alone is negative here: the root of the rounded square is less than |z|.
+    # Squareplus alone may be negative here: PyTorch's root of the square may be less than |z|.
     assert rising(torch.tensor([0.0, -378420.8125])).tolist() == [0.0, 0.0]
     network = Forecaster(small_config(quantiles=(0.05, 0.25, 0.5, 0.75, 0.95)), SCALING)
     nn.init.normal_(network.head.weight, std=30)
