@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from bench import capacity, machine
 from bench.chart import write_chart
-from bench.effort import FULL, QUICK, Effort
+from bench.effort import ALONE_ROUNDS, FULL, QUICK, Effort
 from bench.measure import Measurement, measure, measure_alone, measure_script
 from bench.pages import between_markers
 from bench.probes import Probe, memory, population, sockets, startup, workers
@@ -26,8 +26,6 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 ALONE = "alone"
 """Names the parts alone, on the command line."""
-_ALONE_ROUNDS = 3
-"""How many of the rounds measure them: nothing is compared with them."""
 
 PROBES: dict[str, Probe] = {
     "startup": startup.probe,
@@ -68,7 +66,7 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
     parts = list(PARTS) if ALONE in chosen else []
     total = effort.rounds * sum(len(scenario.subjects) + scenario.script_beside for scenario in scenarios)
-    total += min(effort.rounds, _ALONE_ROUNDS) * len(parts)
+    total += min(effort.rounds, ALONE_ROUNDS) * len(parts)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("measuring", total=total + sum(name in chosen for name in PROBES))
         for number, outcome in _rounds(effort, scenarios, parts):
@@ -110,7 +108,7 @@ def _rounds(effort: Effort, scenarios: list[Scenario], parts: list[str]) -> Iter
                         yield number, measure_script(scenario, servers, effort.warm_up_s, effort.seconds)
                     except (RuntimeError, OSError) as error:
                         yield number, Failure(scenario.script, REDIS, number, str(error))
-            for part in parts if number <= _ALONE_ROUNDS else ():
+            for part in parts if number <= ALONE_ROUNDS else ():
                 try:
                     alone = measure_alone(part, servers, warm_up_s=effort.alone_s / 4, seconds=effort.alone_s)
                     yield from ((number, each) for each in alone)

@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.effort import ALONE_ROUNDS
 from bench.goals import COMPARISONS, Comparison, Goal
 from bench.measure import Measurement
 from bench.pages import markdown_table
@@ -53,7 +54,11 @@ def tables(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> Tables:
         ("Memory and start: median (least to most)", _READINGS, [_reading(*each) for each in readings(run)]),
         (f"Medians of {count} rounds", _FIGURES, [_figures(cell) for cell in served]),
         ("What the load generator could drive", _CEILING, [_ceiling(cell) for cell in served if cell.subject == ECHO]),
-        ("The parts alone", _ALONE, [_figures(cell)[: len(_ALONE)] for cell in alone]),
+        (
+            f"The parts alone, medians of {min(count, ALONE_ROUNDS)}",
+            _ALONE,
+            [_figures(cell)[: len(_ALONE)] for cell in alone],
+        ),
     ]
     return [table for table in made if table[2]]
 
