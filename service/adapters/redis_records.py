@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 import numpy as np
@@ -47,14 +48,18 @@ def key_bulk(key: SessionKey) -> bytes:
     return b"$%d\r\n%b%b\r\n" % (len(beginning) + len(name), beginning, name)
 
 
+_names: WeakKeyDictionary[Roster, bytes] = WeakKeyDictionary()
+"""Those of the sessions of rosters that come again, as they go over the wire, as long as these are remembered."""
+
+
 def _key_bulks(keys: Sequence[SessionKey]) -> bytes:
     """Return many names one after the other."""
-    return _remembered(keys) if isinstance(keys, Roster) else b"".join(map(key_bulk, keys))
-
-
-@lru_cache(maxsize=128)
-def _remembered(roster: Roster) -> bytes:
-    return b"".join(map(key_bulk, roster))
+    if not isinstance(keys, Roster) or not keys.comes_again:
+        return b"".join(map(key_bulk, keys))
+    names = _names.get(keys)
+    if names is None:
+        names = _names[keys] = b"".join(map(key_bulk, keys))
+    return names
 
 
 def commit_values(commits: Iterable[Commit]) -> list[bytes]:

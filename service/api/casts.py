@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from service.api.windows import LONGEST, TAIL, Bytes, Patience, Places, StepNumbers, as_windows, found_step, windows
+from service.api.windows import LONGEST, TAIL, Bytes, Kept, Places, StepNumbers, as_windows, found_step, windows
 from service.core.columns import Floats
 from service.core.roster import Roster
 from service.frame import Answers
@@ -21,16 +21,15 @@ Encode = Callable[[Roster, Answers], bytes]
 
 
 class Cast:
-    """See the module. Made by `of`. `uses` counts the answers that were made with it."""
+    """See the module. Made by `of`."""
 
     def __init__(
         self, content: bytes, outputs: Mapping[str, Floats], data_at: list[Places], steps: StepNumbers
     ) -> None:
-        self.uses = 0
         self._shapes = _shapes(outputs)
         self._data_at = data_at
         self._steps = steps
-        self._content = np.array(bytearray(content), np.uint8)
+        self._content = np.frombuffer(content, np.uint8).copy()
         for at, output in zip(data_at, outputs.values(), strict=True):  # whose they were need not be kept
             windows(self._content, _bytes(output).shape[1])[at] = as_windows(np.zeros_like(_bytes(output)))
 
@@ -49,9 +48,7 @@ class Cast:
             for name, output in answers.outputs.items()
         }
         others = Answers(answers.start, cast._steps.others(random, answers.steps).tolist(), outputs)
-        made = cast.made(others)
-        cast.uses = 0
-        return cast if made == encode(roster, others) else None
+        return cast if cast.made(others) == encode(roster, others) else None
 
     def made(self, answers: Answers) -> bytes | None:
         """Return answers with these numbers, or None where it takes more than to put them in."""
@@ -63,7 +60,6 @@ class Cast:
         for at, output in zip(self._data_at, answers.outputs.values(), strict=True):
             data = _bytes(output)
             windows(made, data.shape[1])[at] = as_windows(data)
-        self.uses += 1
         return made.tobytes()
 
     @classmethod
@@ -88,30 +84,24 @@ class Cast:
         return cls(content, answers.outputs, [np.array(at, np.intp) for at in data_at], StepNumbers(ends, bits))
 
 
-class _Kept:
-    def __init__(self) -> None:
-        self.cast: Cast | None = None
-        self.patience = Patience()
-
-
 class Casts:
     """Those of rosters that come again, as long as these are remembered."""
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
-        self._kept: WeakKeyDictionary[Roster, _Kept] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Roster, Kept[Cast]] = WeakKeyDictionary()
 
     def answers(self, roster: Roster, answers: Answers) -> bytes:
         """Return answers, one of each session of a roster, encoded one after the other."""
         if not roster.comes_again:
             return self._encode(roster, answers)
-        kept = self._kept.setdefault(roster, _Kept())
-        made = None if kept.cast is None else kept.cast.made(answers)
-        if made is not None:
+        kept = self._kept.setdefault(roster, Kept())
+        if kept.latest is not None and (made := kept.latest.made(answers)) is not None:
+            kept.uses += 1
             return made
         made = self._encode(roster, answers)
-        if len(made) <= LONGEST and kept.patience.tries(kept.cast.uses if kept.cast else 0):
-            kept.cast = Cast.of(roster, answers, self._encode)
+        if len(made) <= LONGEST and kept.is_to_be_made():
+            kept.latest = Cast.of(roster, answers, self._encode)
         return made
 
 

@@ -22,7 +22,7 @@ from service.api.windows import (
     MAX_STEP,
     TAIL,
     Bytes,
-    Patience,
+    Kept,
     Places,
     StepNumbers,
     as_windows,
@@ -55,11 +55,10 @@ Decode = Callable[[bytes], Timesteps | None]
 
 
 class Mould:
-    """See the module. Made by `of`. `uses` counts the messages that were cast in it."""
+    """See the module. Made by `of`."""
 
     def __init__(self, content: bytes, like: Timesteps, x_at: Places, numbers: StepNumbers) -> None:
         """`x_at` is where the numbers of each `x` begin; `numbers` are none where the steps have none."""
-        self.uses = 0
         self._sessions, self._width = like.x.shape
         self._tensors = like.x.dtype == np.float32
         self._x_at, self._numbers = x_at, numbers
@@ -85,7 +84,6 @@ class Mould:
             return None
         other = mould._filled(content, asked, Random())  # noqa: S311  # nosec B311  # finds out, and guards nothing
         mine = mould.read(other, asked.roster)
-        mould.uses = 0
         try:
             decoded = decode(other)
         except InvalidRequest:  # the numbers are elsewhere, and something else has been overwritten
@@ -102,7 +100,6 @@ class Mould:
         numbers = self._numbers.taken(found) if self._numbers else np.zeros(self._sessions, np.uint64)
         if self._numbers and not 0 < numbers.min() <= numbers.max() <= MAX_STEP:
             return None
-        self.uses += 1
         cast = rows(windows(found, self._x_size)[self._x_at])
         return Timesteps(roster, _tensors_in(cast) if self._tensors else _floats_in(cast, self._width), numbers)
 
@@ -130,7 +127,7 @@ class Mould:
 
     def _filled(self, content: bytes, asked: Timesteps, random: Random) -> bytes:
         """Return a message with other numbers in it."""
-        made = np.array(bytearray(content), np.uint8)
+        made = np.frombuffer(content, np.uint8).copy()
         drawn = np.array([random.uniform(-1, 1) for _ in range(asked.x.size)]).reshape(asked.x.shape)
         x: Numbers = drawn.astype(np.float32) if self._tensors else drawn
         windows(made, self._x_size)[self._x_at] = as_windows(_cast(x))
@@ -139,30 +136,27 @@ class Mould:
         return made.tobytes()
 
 
-class _Kept:
-    def __init__(self) -> None:
-        self.mould: Mould | None = None
-        self.patience = Patience()
-
-
 class Moulds:
     """Those of the rosters that come again, as long as these are remembered; the latest one of each."""
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Roster, _Kept] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Roster, Kept[Mould]] = WeakKeyDictionary()
 
     def read(self, content: bytes, roster: Roster) -> Timesteps | None:
         """Return what a message asks for, where it was cast in a mould of this roster."""
         kept = self._kept.get(roster)
-        return None if kept is None or kept.mould is None else kept.mould.read(content, roster)
+        if kept is None or kept.latest is None or (asked := kept.latest.read(content, roster)) is None:
+            return None
+        kept.uses += 1
+        return asked
 
     def learn(self, content: bytes, asked: Timesteps, decode: Decode) -> None:
         """Make a mould of a message that was cast in none, if others like it are to be expected."""
         if not asked.roster.comes_again or len(content) > LONGEST:
             return
-        kept = self._kept.setdefault(asked.roster, _Kept())
-        if kept.patience.tries(kept.mould.uses if kept.mould else 0):
-            kept.mould = Mould.of(content, asked, decode)
+        kept = self._kept.setdefault(asked.roster, Kept())
+        if kept.is_to_be_made():
+            kept.latest = Mould.of(content, asked, decode)
 
 
 class Reader:

@@ -6,11 +6,13 @@ message is read in the same way before them and behind.
 
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.intp]
@@ -105,18 +107,24 @@ def found_step(content: bytes, number: int, start: int, stop: int | None = None)
     return None if at < 0 else FoundStep(at + len(told), _BITS[len(told) - len(_STEP)])
 
 
-class Patience:
-    """When to make anew what may be of no use: after twice as many chances as the last time, if that was of little."""
+class Kept(Generic[T]):
+    """The `latest` that was made of a message for those like it, if anything, and how often it has been of use.
+
+    It is made anew after twice as many chances as the last time, if that was of little use.
+    """
 
     def __init__(self) -> None:
+        self.latest: T | None = None
+        self.uses = 0
         self._pause = self._left = 0
 
-    def tries(self, uses_before: int) -> bool:
-        """Return whether to make it anew, this time. What was made the last time has had so many uses."""
-        if uses_before >= _WORTH:
+    def is_to_be_made(self) -> bool:
+        """Return whether to make it anew, this time."""
+        if self.uses >= _WORTH:
             self._pause = self._left = 0
         if self._left:
             self._left -= 1
             return False
         self._pause = self._left = min(2 * self._pause + 1, _LONGEST_PAUSE)
+        self.uses = 0
         return True

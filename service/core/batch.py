@@ -74,9 +74,8 @@ class BatchFormer(Generic[K, S]):
         line = self._lines.get(key)
         length = step.length
         if line is None:
-            self._lines[key] = [step]
             self._rounds.make_ready(tenant, self._lane(step), key)
-        elif line:
+        if line:
             line.append(step)
         else:
             self._lines[key] = [step]
@@ -93,12 +92,12 @@ class BatchFormer(Generic[K, S]):
             for key in group.keys:
                 if (line := lines.get(key)) is None:
                     lines[key] = _NOTHING
+                    continue
+                if line:
+                    line.append(group)
                 else:
-                    if line:
-                        line.append(group)
-                    else:
-                        lines[key] = [group]
-                    group.behind += 1
+                    lines[key] = [group]
+                group.behind += 1
         self._groups[group] = None
         if not group.behind:
             self._rounds.make_ready(tenant, Lane.SHORT, group)

@@ -90,13 +90,13 @@ def pack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
 
 def unpack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
     """Unpack records of one kind. Returns what `pack_rows` does, or None where they are not as long as packed ones."""
-    packing = _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], True)
-    return (packing.unpack(rows), _ALL) if packing and packing.gains else None
+    packing = packing_of(rows, packed=True)
+    return None if packing is None else (packing.unpack(rows), _ALL)
 
 
-def packing_of(rows: Rows) -> "Packing | None":
-    """Return how plain records of one kind are packed, or None where that gains nothing."""
-    packing = _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], False)
+def packing_of(rows: Rows, *, packed: bool = False) -> "Packing | None":
+    """Return how records of one kind, plain or packed ones, are packed; None where that gains nothing."""
+    packing = _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], packed)
     return packing if packing and packing.gains else None
 
 

@@ -20,7 +20,7 @@ class Roster(Sequence[SessionKey]):
 
     The same sessions are mostly the same object, see `Rosters`, and so are the same parts of them. So what is found out
     about a roster may be kept for the next time that it comes: by the object, which is its own hash. `comes_again`
-    tells of one that did. Who knows it without having asked `Rosters` says so by `in_use`.
+    tells of one that did, and of its remembered parts. Who knows it without having asked `Rosters` says so by `in_use`.
     """
 
     def __init__(self, keys: Sequence[SessionKey]) -> None:
@@ -47,7 +47,7 @@ class Roster(Sequence[SessionKey]):
             return self
         part = self._parts.get((start, stop)) if step == 1 else None
         if part is not None:
-            part.comes_again = True
+            part.comes_again = self.comes_again
             return part
         part = Roster(self._keys[i])
         if step == 1 and len(part) >= _SMALL:
