@@ -6,6 +6,7 @@ fresh one, `open_session` opens as many as a test wants.
 """
 
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
@@ -23,6 +24,17 @@ from tests.engines import MODELS, CountingStore
 from tests.servers import ConveyorServer, RedisServer
 
 OpenSession = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse two tests of one id: of these, `pytest -n` would run the first alone, and say nothing.
+
+    Raises:
+        pytest.UsageError: There are such.
+    """
+    twice = [node_id for node_id, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"an id has to be one test's alone: {', '.join(twice)}")
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,23 @@ from typing import Any
 
 import httpx
 import pytest
+from schemathesis.pytest.plugin import SchemathesisFunction
 
 from tests.api.wire import readings
 from tests.servers import ConveyorServer, RedisServer
 
 SESSIONS = ("a", "b", "c")
 _DEFECT = re.compile(r"Traceback|\[(error|critical) *\]|HTTP/1\.1\" 5\d\d")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tell the tests of one function, one for each operation of the document, apart.
+
+    pytest 9.2 makes an id of the function's name and the parameters that it was called with itself; schemathesis
+    (4.32) has the operation in the test's name alone.
+    """
+    if isinstance(item, SchemathesisFunction) and item.id.params is None:
+        item._id = item.id.with_params(item.operation_label)
 
 
 @dataclass
