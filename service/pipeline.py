@@ -1,15 +1,16 @@
 """A batch's way: plan, run, commit, answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from service.abreast import Abreast, Sheet, line_up
 from service.core.cache import RecordCache
 from service.core.columns import Floats
-from service.core.errors import ConveyorError, DeadlineExceeded, OutcomeUnknown
+from service.core.errors import ConveyorError, DeadlineExceeded, MovedOn, OutcomeUnknown
 from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
+from service.core.session import SessionKey
 from service.core.trust import Trust
 from service.core.turn import Turn
 from service.frame import frames
@@ -17,6 +18,7 @@ from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.planner import Groups, Planner, not_found
 from service.ran import Ran
 from service.runner import Runner
+from service.succession import Succession, held_back
 
 _Run = Callable[[], Awaitable[Ran | None]]
 
@@ -36,6 +38,7 @@ class Pipeline:
         self._trust = Trust()
         self._planner = Planner(store, models, observer, cache, self._trust, clock)
         self._runner = Runner(models, observer, cache, clock)
+        self._succession = Succession()
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
@@ -55,17 +58,25 @@ class Pipeline:
         submitted += [frame.submitted for frame, _ in frames(batch)]
         if submitted:
             self._observer.stage("queue", self._clock() - min(submitted))
-        again: list[StepTurn] = []
-        runs, work = self._plan(batch, again)
+        try:
+            await self._go_through(batch, sent)
+        finally:
+            self._succession.end(batch)
+        return [
+            Turn(turn.key, left) for turn in batch.again if (left := [s for s in turn.steps if not s.future.done()])
+        ]
+
+    async def _go_through(self, batch: StepBatch, sent: Callable[[], None]) -> None:
+        runs, work = self._plan(batch)
         try:
             if len(runs) == 1 and not work:  # there is nothing beside it
                 if (ran := await runs[0]()) is not None:
-                    self._loop.call_soon(ran.render)  # when it has gone to the store
+                    self._loop.call_soon(self._meanwhile, ran)  # when it has gone to the store
                     self._loop.call_soon(sent)
-                    await self._commit(ran, again)
+                    await self._commit(batch, ran)
             else:
                 reads = bool(work)
-                await self._run_in_turn(runs, work, again)
+                await self._run_in_turn(batch, runs, work)
                 if not reads:
                     self._loop.call_soon(sent)
             failures = await asyncio.gather(*work, return_exceptions=True) if work else ()
@@ -76,16 +87,15 @@ class Pipeline:
             raise
         for failure in filter(None, failures):
             raise failure
-        return [Turn(turn.key, left) for turn in again if (left := [s for s in turn.steps if not s.future.done()])]
 
-    async def _run_in_turn(self, runs: Sequence[_Run], work: list[asyncio.Task[None]], again: list[StepTurn]) -> None:
+    async def _run_in_turn(self, batch: StepBatch, runs: Sequence[_Run], work: list[asyncio.Task[None]]) -> None:
         """Run one after the other, and leave what is being written in `work`."""
         unwritten: dict[asyncio.Task[None], Ran] = {}
         for run in runs:
             if work:
                 await asyncio.sleep(0)  # what has been begun goes on its way to the store
             if (ran := await run()) is not None:
-                task = self._loop.create_task(self._commit(ran, again))
+                task = self._loop.create_task(self._commit(batch, ran))
                 unwritten[task] = ran
                 task.add_done_callback(unwritten.pop)
                 work.append(task)
@@ -94,49 +104,67 @@ class Pipeline:
             await asyncio.sleep(0)
             for task, ran in unwritten.items():
                 if not task.done():
-                    self._loop.call_soon(ran.render)
+                    self._loop.call_soon(self._meanwhile, ran)
+
+    def _meanwhile(self, ran: Ran) -> None:
+        """Do what can be done while the store writes: remember what it is going to hold, and make the answers."""
+        if not ran.remembered:
+            ran.remember(range(len(ran.writes)), self._cache)
+            ran.render()
 
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
 
-    def _plan(self, batch: StepBatch, again: list[StepTurn]) -> tuple[list[_Run], list[asyncio.Task[None]]]:
+    def _plan(self, batch: StepBatch) -> tuple[list[_Run], list[asyncio.Task[None]]]:
         """Return the runs that a batch needs. What has to be read first is on its way then."""
         runs: list[_Run] = []
         work: list[Coroutine[Any, Any, None]] = []
+        again, before = batch.again, batch.behind
         lined, turns = line_up(batch)
+        if held := held_back(batch):
+            turns = _without(held, turns, again)
+            lined = [_without_abreast(held, abreast, again) for abreast in lined]
         groups, unread = self._planner.plan(turns)
-        work += [self._read_turns(unread[rows], again) for rows in _parts(len(unread))]
+        work += [self._read_turns(batch, before, unread[rows]) for rows in _parts(len(unread))]
         for abreast in lined:
             planned, missing = self._planner.plan_abreast(abreast)
             for sheet in planned:
                 runs += [partial(self._runner.sheet, sheet.part(rows), again) for rows in _parts(len(sheet.abreast))]
             if missing is not None:
-                work += [self._read_abreast(missing[rows], again) for rows in _parts(len(missing))]
+                work += [self._read_abreast(batch, before, missing[rows]) for rows in _parts(len(missing))]
         for (layout, _), group in groups.items():
             runs += [partial(self._runner.turns, layout, group[rows], again) for rows in _parts(len(group))]
         return runs, [self._loop.create_task(each) for each in work]
 
-    async def _read_turns(self, turns: Sequence[StepTurn], again: list[StepTurn]) -> None:
-        await self._run_read([], await self._planner.read(turns), again)
+    async def _read_turns(self, batch: StepBatch, before: StepBatch | None, turns: Sequence[StepTurn]) -> None:
+        if before is not None:
+            await self._succession.until_ended(before, batch)
+            turns = _without(held_back(batch), turns, batch.again)
+        await self._run_read(batch, [], await self._planner.read(turns))
 
-    async def _read_abreast(self, abreast: Abreast, again: list[StepTurn]) -> None:
-        await self._run_read(*await self._planner.read_abreast(abreast), again)
+    async def _read_abreast(self, batch: StepBatch, before: StepBatch | None, abreast: Abreast) -> None:
+        if before is not None:
+            await self._succession.until_ended(before, batch)
+            abreast = _without_abreast(held_back(batch), abreast, batch.again)
+        await self._run_read(batch, *await self._planner.read_abreast(abreast))
 
-    async def _run_read(self, planned: Sequence[Sheet], groups: Groups, again: list[StepTurn]) -> None:
-        ran = [await self._runner.sheet(sheet, again) for sheet in planned]
-        ran += [await self._runner.turns(layout, group, again) for (layout, _), group in groups.items()]
+    async def _run_read(self, batch: StepBatch, planned: Sequence[Sheet], groups: Groups) -> None:
+        ran = [await self._runner.sheet(sheet, batch.again) for sheet in planned]
+        ran += [await self._runner.turns(layout, group, batch.again) for (layout, _), group in groups.items()]
         # All of them, whatever becomes of one: what is still being written may not be refused yet.
-        writing = [self._commit(each, again, read=True) for each in ran if each is not None]
+        writing = [self._commit(batch, each, read=True) for each in ran if each is not None]
         failures = await asyncio.gather(*writing, return_exceptions=True)
         for failure in filter(None, failures):
             raise failure
 
-    async def _commit(self, ran: Ran, again: list[StepTurn], *, read: bool = False) -> None:
-        """Write what was run, and answer. Turns that lost against another writer are put into `again`.
+    async def _commit(self, batch: StepBatch, ran: Ran, *, read: bool = False) -> None:
+        """Write what was run, and answer. Turns that lost against another writer are to be made again.
 
         Unless it was run on what had just been `read`, it tells how good it is to run on what is remembered.
         """
         writes = ran.writes
+        if batch.behind is not None:
+            self._succession.writes(batch, ran)
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
@@ -144,6 +172,7 @@ class Pipeline:
         except ConveyorError as error:
             verdicts = [error] * len(writes)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:
+            ran.remembered = True  # never again
             for turn in map(ran.turn, range(len(writes))):
                 self._cache.drop(turn.key)
                 if isinstance(error, asyncio.CancelledError):
@@ -153,19 +182,32 @@ class Pipeline:
         written: Sequence[int] = range(len(writes))
         lost = 0
         if verdicts.count(None) < len(writes):  # hardly ever
-            written = [i for i in written if verdicts[i] is None]
-            lost = sum(isinstance(verdict, Lost) for verdict in verdicts)
-            for i, verdict in enumerate(verdicts):
-                if verdict is not None:
-                    self._not_written(ran.turn(i), verdict, again)
+            written, lost = self._sort_out(batch, ran, verdicts)
         if not read:
             self._trust.weigh(lost, len(written))
-        ran.remember(written, self._cache)
+        if not ran.remembered:
+            ran.remember(written, self._cache)
         ran.answer(written, self._observer)
         # Last, so that it is counted after the answers are on their way.
         self._observer.stage("commit", took)
         if written:
             self._observer.steps(ran.layout.ref, ran.timesteps * len(written))
+
+    def _sort_out(
+        self, batch: StepBatch, ran: Ran, verdicts: Sequence[Lost | ConveyorError | None]
+    ) -> tuple[list[int], int]:
+        """Deal with the rows that were not written; return those that were, and how many lost."""
+        written = []
+        lost = 0
+        for i, verdict in enumerate(verdicts):
+            if verdict is None or (
+                isinstance(verdict, MovedOn) and self._succession.proves(batch, ran.writes[i], verdict)
+            ):
+                written.append(i)
+            else:
+                lost += isinstance(verdict, Lost)
+                self._not_written(ran.turn(i), verdict, batch.again)
+        return written, lost
 
     def _not_written(self, turn: StepTurn, verdict: Lost | ConveyorError, again: list[StepTurn]) -> None:
         if isinstance(verdict, Lost) and verdict.current is not None:
@@ -182,3 +224,16 @@ def _parts(count: int) -> Iterator[slice]:
     parts = min(max(1, round(count / _PART)), count)
     for i in range(parts):
         yield slice(i * count // parts, (i + 1) * count // parts)
+
+
+def _without(held: Collection[SessionKey], turns: Sequence[StepTurn], again: list[StepTurn]) -> list[StepTurn]:
+    """Return the turns of other sessions; those of these are to be made again."""
+    again += [turn for turn in turns if turn.key in held]
+    return [turn for turn in turns if turn.key not in held]
+
+
+def _without_abreast(held: Collection[SessionKey], abreast: Abreast, again: list[StepTurn]) -> Abreast:
+    """Do what `_without` does for timesteps side by side."""
+    rows = [i for i, key in enumerate(abreast.keys) if key in held]
+    again += abreast.turns(rows)
+    return abreast.pick([i for i, key in enumerate(abreast.keys) if key not in held])

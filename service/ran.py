@@ -21,6 +21,9 @@ from service.pending import Run, StepTurn, refuse
 class Ran(Protocol):
     """What a run has made of some sessions of one model: `writes[i]` is that of what `turn(i)` is the turn of."""
 
+    remembered: bool
+    """Whether it is in the cache, or is not to be."""
+
     @property
     def layout(self) -> Layout: ...
 
@@ -39,7 +42,7 @@ class Ran(Protocol):
         ...
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
-        """Keep what has been written."""
+        """Keep what has been written, or is about to be."""
         ...
 
     def answer(self, rows: Sequence[int], observer: Observer) -> None:
@@ -63,6 +66,7 @@ class RanTurns:
         self._runs = runs
         self._outputs = outputs
         self._rendered: list[list[Any]] = []
+        self.remembered = False
 
     def turn(self, i: int) -> StepTurn:
         return self._runs[i].turn
@@ -76,6 +80,7 @@ class RanTurns:
             ]
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
+        self.remembered = True
         for i in rows:
             key, _, record = self.writes[i]
             cache.put(key, record, self.layout)
@@ -115,6 +120,7 @@ class RanSheet:
         self._steps: Sequence[int] = (sheet.columns.step + np.uint64(1)).tolist()
         self._outputs = outputs[:, 0]
         self._rendered: list[tuple[Span, Any]] = []
+        self.remembered = False
 
     def turn(self, i: int) -> StepTurn:
         (turn,) = self._abreast.turns([i])
@@ -125,6 +131,7 @@ class RanSheet:
             self._rendered = self._told(self._abreast.spans, self._steps, self._outputs)
 
     def remember(self, rows: Sequence[int], cache: RecordCache) -> None:
+        self.remembered = True
         writes, place = self.writes, self._place
         if len(rows) < len(writes):
             writes, place = writes.pick(rows), place.pick(rows)

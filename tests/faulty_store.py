@@ -1,5 +1,6 @@
 """A store that fails as the network and Redis do, in front of one that works."""
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
@@ -22,21 +23,30 @@ class Fate(Enum):
 
 
 class FaultyStore:
-    """See `service.core.ports.StateStore`. Each exchange meets the next of the `fates`; without one, all is well."""
+    """See `service.core.ports.StateStore`. Each exchange meets the next of the `fates`; without one, all is well.
+
+    Commits arrive one after the other. Each takes some `passes` of the event loop to the store, and some back.
+    """
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self.fates: deque[Fate] = deque()
+        self.passes = 3, 3
+        self._order = asyncio.Lock()
 
     async def load(self, keys: Sequence[SessionKey]) -> list[bytes | None]:
         self._read()
         return await self._store.load(keys)
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
+        before, after = self.passes
         fate = self._written()
         if fate in (Fate.FULL, Fate.REFUSED):
             return [_refusal(fate) for _ in commits]
-        verdicts = await self._store.commit(commits)
+        async with self._order:
+            await _pass(before)
+            verdicts = await self._store.commit(commits)
+        await _pass(after)
         if fate is Fate.REPLY_LOST:
             raise OutcomeUnknown("the reply was lost")
         return verdicts
@@ -87,6 +97,11 @@ class FaultyStore:
         if fate is Fate.REQUEST_LOST:
             raise OutcomeUnknown("the request was lost")
         return fate
+
+
+async def _pass(passes: int) -> None:
+    for _ in range(passes):
+        await asyncio.sleep(0)
 
 
 def _refusal(fate: Fate) -> StoreFull | StoreUnavailable:

@@ -1,9 +1,10 @@
 """The engine under random clients, cancellations, and a store and a model that fail, against a sequential oracle.
 
 After all of it every future has ended, and every answer is one that a single process without faults would have given,
-taking a session's steps one after the other in the order in which they were submitted. A step whose client left, or
-was told that its outcome is unknown, was applied or was not: the oracle keeps a world for each, and drops those that a
-later answer contradicts. What the store holds in the end must be one of the worlds that are left.
+taking a session's steps one after the other in the order in which they were submitted, those of frames like all others.
+A step whose client left, or was told that its outcome is unknown, was applied or was not: the oracle keeps a world for
+each, and drops those that a later answer contradicts. A step that another process took came before or after any of
+those that were on their way meanwhile. What the store holds in the end must be one of the worlds that are left.
 """
 
 import asyncio
@@ -36,13 +37,13 @@ from service.core.ports import Failure, Model, StateStore
 from service.core.session import ModelRef, Result, SessionKey, Timestep
 from service.core.spec import ModelSpec
 from service.engine import Engine
+from service.frame import Frame
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
 from tests.budget import examples
 from tests.faulty_store import Fate, FaultyStore
 from tests.servers import RedisServer
 
-SESSIONS = 4
 PATIENCE_S = 5.0
 
 
@@ -73,6 +74,14 @@ class Sent:
     @property
     def rows(self) -> Floats:
         return np.array(self.timestep.values, np.float32).reshape(self.timestep.length, -1)
+
+
+class Foreign(NamedTuple):
+    """Timesteps that another process took, behind `least` of those that were submitted here, and `most` at most."""
+
+    rows: Floats
+    least: int
+    most: int
 
 
 class FlakyModel:
@@ -120,10 +129,19 @@ class OneModel:
         return self.model
 
 
+_SOMEBODY = st.integers(0, 6)
+
+
 class Clients(RuleBasedStateMachine):
-    """Random clients of one engine. Subclasses say where its sessions are."""
+    """Random clients of one engine. Subclasses say where its sessions are.
+
+    `sizes` are those of the frames, of which each has the same sessions whenever it comes.
+    """
 
     model: Model
+    max_batch = 3
+    sessions = 4
+    sizes = (3, 3)
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +151,9 @@ class Clients(RuleBasedStateMachine):
         self.sent: list[Sent] = []
         self.rows = 0
         tenant = f"t{uuid.uuid4().hex}"
-        self.keys = [SessionKey(tenant, str(i)) for i in range(SESSIONS)]
+        self.keys = [SessionKey(tenant, str(i)) for i in range(self.sessions)]
+        self.rosters = [self.keys[: self.sizes[0]], self.keys[-self.sizes[1] :]]
+        self.foreign: dict[SessionKey, list[Foreign]] = {key: [] for key in self.keys}
         self.expected = dict.fromkeys(self.keys, 0)
         self.runner.run(self._start())
 
@@ -141,11 +161,18 @@ class Clients(RuleBasedStateMachine):
         raise NotImplementedError
 
     async def _start(self) -> None:
-        self.store = FaultyStore(self.a_store())
+        store = self.a_store()
+        self.store = FaultyStore(store)
         models = OneModel(self.flaky)
         self.engine = Engine(
-            self.store, models, PrometheusObserver(), max_batch=3, step_timeout_s=PATIENCE_S, clock=lambda: self.now
+            self.store,
+            models,
+            PrometheusObserver(),
+            max_batch=self.max_batch,
+            step_timeout_s=PATIENCE_S,
+            clock=lambda: self.now,
         )
+        self.elsewhere = Engine(store, OneModel(FlakyModel(self.model)), PrometheusObserver())
         sessions = Sessions(self.store, models, self.engine, default_ttl_s=600, max_ttl_s=600, max_history=1)
         for key in self.keys:
             await sessions.create(key, "accumulator")
@@ -153,51 +180,104 @@ class Clients(RuleBasedStateMachine):
     # What clients, the store and the model do
 
     @rule(
-        who=st.integers(0, SESSIONS - 1),
+        who=_SOMEBODY,
         length=st.sampled_from([1, 1, 1, 2, 70]),
         number=st.sampled_from([None, 0, 0, 0, -1, -2, 2]),
         every=st.booleans(),
     )
     def submit(self, who: int, length: int, number: int | None, every: bool) -> None:
         """Send a step without a number, or with one that is so far from the next as the client believes it to be."""
-        key = self.keys[who]
-        self.rows += 1
-        row = [self.rows + 0.25, self.rows / 4]  # unlike all others, with sums that are exact in any order
+        key = self.keys[who % self.sessions]
+        row = self._row()
         step = None if number is None else max(1, self.expected[key] + 1 + number)
         timestep = Timestep([row] * length if length > 1 else row, length, step, every)
         if step is None or number == 0:
             self.expected[key] += length
         self.sent.append(Sent(key, timestep, self.engine.submit(key, timestep)))
 
-    @rule(who=st.integers(0, SESSIONS - 1), number=st.integers(1, 9))
+    @rule(
+        roster=st.sampled_from([0, 0, 0, 1]),
+        numbers=st.lists(st.sampled_from([None, 0, 0, 0, 0, -1, 2]), min_size=1, max_size=4),
+        passes=st.integers(0, 12),
+    )
+    def submit_frames(self, roster: int, numbers: list[int | None], passes: int) -> None:
+        """Send timesteps for each of the same sessions as ever, and another when the first are on their way."""
+        if passes % 2:
+            self.catch_up()
+        for number in numbers:
+            self._submit_frame(self.rosters[roster], number)
+        self.let_it_work(passes)
+        self._submit_frame(self.rosters[roster], 0)
+
+    def _submit_frame(self, keys: Sequence[SessionKey], number: int | None) -> None:
+        steps = [0 if number is None else max(1, self.expected[key] + 1 + number) for key in keys]
+        timesteps = [Timestep(self._row(), 1, step or None) for step in steps]
+
+        async def submit() -> None:
+            x = np.array([timestep.values for timestep in timesteps], np.float64)
+            frame = self.engine.submit_frame(keys, x, np.array(steps, np.uint64))
+            assert frame is not None
+            told = [asyncio.get_running_loop().create_future() for _ in keys]
+            frame.ended.add_done_callback(lambda _: _tell(frame, told))
+            self.sent += map(Sent, keys, timesteps, told)
+
+        self.runner.run(submit())
+        if not number:
+            for key in keys:
+                self.expected[key] += 1
+
+    @rule(who=_SOMEBODY)
+    def step_elsewhere(self, who: int) -> None:
+        """Let another process take a step, however many are on their way here."""
+        key = self.keys[who % self.sessions]
+        row = self._row()
+        own = [sent for sent in self.sent if sent.key == key]
+        open_ = [sent.future.cancelled() or not sent.future.done() for sent in own]
+        least = open_.index(True) if any(open_) else len(own)
+        self.runner.run(self.elsewhere.step(key, Timestep(row)))
+        self.foreign[key].append(Foreign(np.array([row], np.float32), least, len(own)))
+        self.expected[key] += 1
+
+    @rule(who=_SOMEBODY, number=st.integers(1, 9))
     def submit_nonsense(self, who: int, number: int) -> None:
-        timestep = Timestep([1.0] * 3, 1, number)
-        self.sent.append(Sent(self.keys[who], timestep, self.engine.submit(self.keys[who], timestep)))
+        key, timestep = self.keys[who % self.sessions], Timestep([1.0] * 3, 1, number)
+        self.sent.append(Sent(key, timestep, self.engine.submit(key, timestep)))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.sent)).future.cancel()
 
-    @rule(fates=st.lists(st.sampled_from(Fate), max_size=4))
+    @rule(fates=st.lists(st.sampled_from([*Fate, *[Fate.FINE] * 5]), max_size=4))
     def fail(self, fates: list[Fate]) -> None:
         self.store.fates.extend(fates)
+
+    @rule(before=st.integers(0, 9), after=st.integers(0, 9))
+    def slow_down(self, before: int, after: int) -> None:
+        """Let writes take so many passes of the event loop to the store, one after the other, and replies back."""
+        self.store.passes = before, after
 
     @rule(runs=st.integers(1, 2))
     def fail_the_model(self, runs: int) -> None:
         self.flaky.failing = runs
 
-    @rule(key=st.integers(0, SESSIONS - 1))
-    def forget(self, key: int) -> None:
-        self.engine.forget(self.keys[key])
+    @rule(who=_SOMEBODY)
+    def forget(self, who: int) -> None:
+        self.engine.forget(self.keys[who % self.sessions])
 
-    @rule(passes=st.integers(1, 12))
+    @rule(passes=st.integers(1, 20))
     def let_it_work(self, passes: int) -> None:
         async def work() -> None:
             for _ in range(passes):
                 await asyncio.sleep(0)
 
         self.runner.run(work())
+
+    @rule()
+    def catch_up(self) -> None:
+        """Have all that was sent answered before anything else comes."""
+        if futures := [sent.future for sent in self.sent]:
+            self.runner.run(asyncio.wait(futures, timeout=20))
 
     @rule()
     def time_passes(self) -> None:
@@ -218,20 +298,51 @@ class Clients(RuleBasedStateMachine):
         self.store.fates.clear()
         stored = await self.store.load(self.keys)
         await self.engine.close()
+        await self.elsewhere.close()
         await self.store.close()
         for key, content in zip(self.keys, stored, strict=True):
             assert content is not None
             session = record.decode(content)
-            worlds = self._worlds([sent for sent in self.sent if sent.key == key])
+            worlds = _worlds([sent for sent in self.sent if sent.key == key], self.foreign[key])
             assert World(session.step, session.state) in worlds, "the store holds what no sequence of steps gives"
 
-    def _worlds(self, history: list[Sent]) -> set[World]:
-        worlds = {World(0, bytes(8))}
-        for sent in history:
-            after = set().union(*(_outcomes(world, sent) for world in worlds))
-            assert after, f"no sequence of steps gives what {sent} was answered"
-            worlds = after
-        return worlds
+    def _row(self) -> list[float]:
+        self.rows += 1
+        return [self.rows + 0.25, self.rows / 4]  # unlike all others, with sums that are exact in any order
+
+
+def _tell(frame: Frame, told: Sequence[asyncio.Future[Result]]) -> None:
+    """Let each timestep of a frame know what became of it."""
+    found: dict[int, Result | ConveyorError] = dict(frame.outcomes)
+    for start, steps, outputs in frame.answers:
+        for row, step in enumerate(steps):
+            assert start + row not in found, "each ends once"
+            found[start + row] = Result(step, {name: output[row] for name, output in outputs.items()})
+    for row, future in enumerate(told):
+        if not future.done():
+            outcome = found[row]
+            future.set_exception(outcome) if isinstance(outcome, ConveyorError) else future.set_result(outcome)
+
+
+def _worlds(history: Sequence[Sent], foreign: Sequence[Foreign]) -> set[World]:
+    """Return what a session may be when all of it has happened."""
+    worlds = _with_foreign({(World(0, bytes(8)), 0)}, foreign, 0)
+    for number, sent in enumerate(history, start=1):
+        after = {(then, taken) for world, taken in worlds for then in _outcomes(world, sent)}
+        worlds = _with_foreign(after, foreign, number)
+        assert worlds, f"no sequence of steps gives what {sent} was answered"
+    return {world for world, taken in worlds if taken == len(foreign)}
+
+
+def _with_foreign(worlds: set[tuple[World, int]], foreign: Sequence[Foreign], number: int) -> set[tuple[World, int]]:
+    """Add the worlds in which more foreign steps were taken, behind so many of its own; drop those that miss some."""
+    found = set(worlds)
+    for taken, step in enumerate(foreign):
+        if step.least <= number <= step.most:
+            found |= {(world.after(step.rows)[0], taken + 1) for world, before in found if before == taken}
+        elif number > step.most:
+            found = {(world, before) for world, before in found if before > taken}
+    return found
 
 
 def _outcomes(world: World, sent: Sent) -> set[World]:
@@ -269,11 +380,23 @@ def _last(result: Result) -> bytes:
 def accumulating(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("models")
     save(accumulator(), Path(folder))
-    return ModelRepository.load(folder, max_batch=3).find("accumulator")
+    return ModelRepository.load(folder, max_batch=8).find("accumulator")
 
 
-def test_in_memory_every_step_ends_and_counts_once(accumulating: Model) -> None:
-    class InMemory(Clients):
+class Wide:
+    """Frames of so many sessions that they go side by side."""
+
+    max_batch = 7
+    sessions = 7
+    sizes = (7, 6)
+
+
+kinds = pytest.mark.parametrize("kind", [(), (Wide,)], ids=["narrow", "wide"])
+
+
+@kinds
+def test_in_memory_every_step_ends_and_counts_once(accumulating: Model, kind: tuple[type, ...]) -> None:
+    class InMemory(*kind, Clients):  # type: ignore[misc]
         model = accumulating
 
         def a_store(self) -> StateStore:
@@ -283,8 +406,11 @@ def test_in_memory_every_step_ends_and_counts_once(accumulating: Model) -> None:
         run_state_machine_as_test(InMemory, settings=examples(60, steps=40))
 
 
-def test_in_redis_every_step_ends_and_counts_once(accumulating: Model, redis: RedisServer) -> None:
-    class InRedis(Clients):
+@kinds
+def test_in_redis_every_step_ends_and_counts_once(
+    accumulating: Model, redis: RedisServer, kind: tuple[type, ...]
+) -> None:
+    class InRedis(*kind, Clients):  # type: ignore[misc]
         model = accumulating
 
         def a_store(self) -> StateStore:

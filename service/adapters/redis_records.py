@@ -15,7 +15,7 @@ import numpy as np
 
 from service.adapters.redis_link import DEMOTED, bulk
 from service.core.columns import Rows
-from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.errors import ConveyorError, MovedOn, StoreFull, StoreUnavailable
 from service.core.packing import pack, packing_of, unpack
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
@@ -141,8 +141,9 @@ def verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost |
         and len(stored) >= HEADER.size
         and (stored[EPOCH_SLICE] != version[:8] or step_of(stored) > step_of(record))
     ):
-        return OutcomeUnknown(
+        return MovedOn(
             f"the session has moved on to step {step_of(stored)} since a write whose reply was lost",
+            stored[VERSION_SLICE],
             current_step=step_of(stored),
         )
     return Lost(stored)

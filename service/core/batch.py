@@ -15,19 +15,20 @@ A pure state machine. It holds no clock and starts nothing: the engine hands it 
   of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch that is being run.
 - While one is only being written still, the next of its lane may begin, if a `crowd` of sessions is ready for it. For
   fewer, it is better to wait for those who are about to be answered, and to make one batch with them.
+- The next group of a succession (`lines.py`) may be taken when that before it is only being written, if as far as is
+  known nothing of its batch has to be made again. What then has to be after all comes before any of the next. Where
+  most of a batch is followed so, the next one begins without a crowd.
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Generic, cast
+from typing import Generic
 
+from service.core.forming import Forming, may_be_taken
+from service.core.lines import Line, Lines
 from service.core.rounds import Rounds, Tenant
 from service.core.turn import Batch, Group, K, Lane, Part, S, Turn
 
 _LANES = tuple(Lane)  # at a fraction of what it costs to iterate over the enumeration
-
-
-_NOTHING = cast("list[Any]", ())
-"""The line of a session that came with a group, in which nothing stands. One for all of them: it cannot be changed."""
 
 
 def _nobody(_key: Hashable) -> Hashable:
@@ -49,14 +50,12 @@ class BatchFormer(Generic[K, S]):
         crowd: int = 128,
         tenant_of: Callable[[K], Hashable] = _nobody,
     ) -> None:
-        self._max_turn = max_turn
-        self._long_turn = long_turn
         self._crowd = min(crowd, max_sessions)
         self._tenant_of = tenant_of
-        # What waits for a session. It has a line, if an empty one, while a turn of it is in flight or a group has it.
-        self._lines: dict[K, list[S | Group[K, S]]] = {}
+        self._lines: Lines[K, S] = Lines()
         self._groups: dict[Group[K, S], None] = {}  # of which something waits, in their order
         self._rounds: Rounds[K | Group[K, S]] = Rounds(max_sessions)
+        self._forming = Forming(self._rounds, self._lines, max_turn=max_turn, long_turn=long_turn)
         self._latest: Tenant[K | Group[K, S]] = Tenant(None)  # most often the next step's, too
         self._in_flight: tuple[list[Batch[K, S]], list[Batch[K, S]]] = ([], [])  # by lane
         self.waiting = 0
@@ -71,36 +70,18 @@ class BatchFormer(Generic[K, S]):
         tenant = self._latest
         if (name := self._tenant_of(key)) != tenant.name or not tenant.waiting:
             tenant = self._latest = self._rounds.enter(name)
-        line = self._lines.get(key)
         length = step.length
-        if line is None:
-            self._rounds.make_ready(tenant, self._lane(step), key)
-        if line:
-            line.append(step)
-        else:
-            self._lines[key] = [step]
+        if self._lines.add(key, step):
+            self._rounds.make_ready(tenant, self._forming.lane(step), key)
         tenant.waiting += length
         self.waiting += length
 
     def add_group(self, group: Group[K, S]) -> None:
         """Put a group behind what else its sessions have to do. They are of one tenant, and at least one."""
         tenant = self._rounds.enter(self._tenant_of(group.keys[0]))
-        lines = self._lines
-        if lines.keys().isdisjoint(group.keys):
-            lines.update(dict.fromkeys(group.keys, _NOTHING))
-        else:
-            for key in group.keys:
-                if (line := lines.get(key)) is None:
-                    lines[key] = _NOTHING
-                    continue
-                if line:
-                    line.append(group)
-                else:
-                    lines[key] = [group]
-                group.behind += 1
         self._groups[group] = None
-        if not group.behind:
-            self._rounds.make_ready(tenant, Lane.SHORT, group)
+        if self._lines.add_group(group) or (group.before is not None and may_be_taken(group, len(group))):
+            self._make_ready(group)
         tenant.waiting += len(group)
         self.waiting += len(group)
 
@@ -120,29 +101,42 @@ class BatchFormer(Generic[K, S]):
         """
         for lane in _LANES:
             if self._rounds.ready[lane] and self._has_place(lane, early=most is None):
-                batch = self._form(lane, now, most)
-                self._in_flight[lane].append(batch)
-                return batch
+                batch = self._forming.form(lane, now, most)
+                if batch.timesteps:
+                    self._took(batch)
+                    return batch
         return None
+
+    def _took(self, batch: Batch[K, S]) -> None:
+        self._in_flight[batch.lane].append(batch)
+        self.waiting -= batch.timesteps
+        for part in (*batch.parts, *batch.late):
+            if part.stop == len(part.group):
+                del self._groups[part.group]
 
     def sent(self, batch: Batch[K, S]) -> bool:
         """Say that all of a batch has been run, and is being written. Returns whether the next one may begin."""
         batch.sent = True
+        for part in batch.parts:
+            if part.group.next is not None:
+                self._make_ready(part.group.next)
         return self._has_place(batch.lane, early=True)
 
     def steps(self) -> list[S]:
         """Return the steps that wait; those of groups do not count as such."""
-        return [step for line in self._lines.values() for step in line if not isinstance(step, Group)]
+        return list(self._lines.steps())
 
     def groups(self) -> list[Group[K, S]]:
         """Return the groups of which something waits."""
         return list(self._groups)
 
     def abandon(self) -> list[S]:
-        """Forget all that waits, and return it, groups taken to pieces. Nothing may be in flight."""
+        """Forget all that waits, and return it, groups taken to pieces. Nothing may be in flight, if it was begun."""
         waiting = self.steps()
         for group in self._groups:
             waiting += Part(group, group.taken, len(group)).steps()
+        for batch in (batch for lane in self._in_flight for batch in lane):
+            waiting += [step for turn in batch.owed.values() for step in turn.steps]
         self._lines.clear()
         self._groups.clear()
         self._rounds.clear()
@@ -152,18 +146,57 @@ class BatchFormer(Generic[K, S]):
 
     def done(self, batch: Batch[K, S], again: Iterable[Turn[K, S]] = ()) -> None:
         """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
+        if batch.behind is not None:
+            batch.left = list(again)  # until that has ended
+            return
         self._in_flight[batch.lane].remove(batch)
         repeated = {turn.key: turn for turn in again}
-        keys = batch.everybody()
-        left = list(map(self._lines.pop, keys))  # nearly always nothing: at a fraction of what it costs to look at each
+        for key, turn in batch.owed.items():
+            later = repeated[key].steps if key in repeated else []
+            repeated[key] = Turn(key, [*turn.steps, *later])
+        keys = [turn.key for turn in batch.turns] + batch.idle
+        for part in (*batch.parts, *batch.late):
+            if not self._goes_on(part.group, repeated):
+                keys += part.keys
+            part.group.batch = None  # or the two would hold each other
+        self._end(keys, repeated)
+        if (following := batch.followed) is not None:
+            batch.followed = following.behind = None
+            if following.left is not None:
+                self.done(following, following.left)
+
+    def _goes_on(self, group: Group[K, S], repeated: dict[K, Turn[K, S]]) -> bool:
+        """Let the next group of a succession take the place of one that has ended; return whether there is one.
+
+        Turns that are to be made again are taken out of `repeated` where that is in flight already.
+        """
+        following = group.next
+        if following is None:
+            self._lines.end_succession(group)
+            return False
+        own = repeated.keys() & set(group.keys) if repeated else ()
+        if following.batch is not None:
+            following.batch.owed.update((key, repeated.pop(key)) for key in own)
+        elif own:
+            self._withdraw(following)
+            self._lines.end_succession(group)
+            return False
+        else:
+            self._make_ready(following)
+        group.next = following.before = None
+        return True
+
+    def _end(self, keys: list[K], repeated: dict[K, Turn[K, S]]) -> None:
+        """End turns of these sessions."""
+        left = self._lines.end(keys)
         if not repeated and not any(left):
             return
         for key, line in zip(keys, left, strict=True):
             if key in repeated:
-                self._lines[key] = [*repeated[key].steps, *line]
+                self._lines.go_on(key, [*repeated[key].steps, *line])
                 self._repeat(repeated[key])
             elif line:
-                self._lines[key] = line
+                self._lines.go_on(key, line)
                 self._go_on(key, line)
 
     def _repeat(self, turn: Turn[K, S]) -> None:
@@ -171,21 +204,33 @@ class BatchFormer(Generic[K, S]):
         length = sum(step.length for step in turn.steps)
         tenant.waiting += length
         self.waiting += length
-        self._rounds.make_ready(tenant, self._lane(turn.steps[0]), turn.key, first=True)
+        self._rounds.make_ready(tenant, self._forming.lane(turn.steps[0]), turn.key, first=True)
 
-    def _go_on(self, key: K, line: list[S | Group[K, S]]) -> None:
+    def _go_on(self, key: K, line: Line[S, K]) -> None:
         following = line[0]
         if not isinstance(following, Group):
-            self._rounds.make_ready(self._rounds.enter(self._tenant_of(key)), self._lane(following), key)
+            self._rounds.make_ready(self._rounds.enter(self._tenant_of(key)), self._forming.lane(following), key)
             return
         del line[0]
         following.behind -= 1
         if not following.behind:
-            self._rounds.make_ready(self._rounds.enter(self._tenant_of(key)), Lane.SHORT, following)
+            self._make_ready(following)
+
+    def _make_ready(self, group: Group[K, S]) -> None:
+        if not group.ready:
+            group.ready = True
+            self._rounds.make_ready(self._rounds.enter(self._tenant_of(group.keys[0])), Lane.SHORT, group)
+
+    def _withdraw(self, group: Group[K, S]) -> None:
+        if group.ready:
+            group.ready = False
+            self._rounds.withdraw(self._rounds.enter(self._tenant_of(group.keys[0])), Lane.SHORT, group)
 
     def _has_place(self, lane: Lane, *, early: bool) -> bool:
         before = self._in_flight[lane]
-        return not before or (early and len(before) == 1 and before[0].sent and self._is_crowd_ready(lane))
+        if not before:
+            return True
+        return early and len(before) == 1 and before[0].sent and (_is_followed(before[0]) or self._is_crowd_ready(lane))
 
     def _is_crowd_ready(self, lane: Lane) -> bool:
         if self.waiting < self._crowd:
@@ -193,80 +238,16 @@ class BatchFormer(Generic[K, S]):
         found = 0
         for tenant in self._rounds.ready[lane]:
             for entry in tenant.ready[lane]:
-                found += len(entry) - entry.taken if isinstance(entry, Group) else 1
+                if not isinstance(entry, Group):
+                    found += 1
+                elif may_be_taken(entry, len(entry)):
+                    found += len(entry) - entry.taken
                 if found >= self._crowd:
                     return True
         return False
 
-    def _lane(self, step: S) -> Lane:
-        return Lane.LONG if step.length > self._long_turn else Lane.SHORT
 
-    def _form(self, lane: Lane, now: float, most: int | None) -> Batch[K, S]:
-        rounds = self._rounds
-        tenants, room = rounds.ready[lane], rounds.room(lane, now)
-        if most is not None:
-            room = min(room, most)
-        batch: Batch[K, S] = Batch(lane)
-        before = self.waiting
-        while tenants and batch.sessions < room:
-            waiting = self.waiting
-            self._take_turns(rounds.next(lane), room, now, batch)
-            rounds.took(lane, waiting - self.waiting)
-        batch.timesteps = before - self.waiting
-        return batch
-
-    def _take_turns(self, tenant: Tenant[K | Group[K, S]], room: int, now: float, batch: Batch[K, S]) -> None:
-        """Let a tenant take turns while it has credit."""
-        lane, ready = batch.lane, tenant.ready[batch.lane]
-        spent = self.waiting - tenant.credit  # what waits when its credit is
-        while ready and self.waiting > spent and batch.sessions < room:
-            entry = ready.popleft()
-            if isinstance(entry, Group):
-                most = room - batch.sessions
-                if len(self._rounds.ready[lane]) > 1:
-                    most = min(most, self.waiting - spent)
-                self._take_part(entry, most, now, batch)
-                if entry.taken < len(entry):
-                    ready.appendleft(entry)
-            elif steps := self._next_steps(self._lines[entry], lane, now, batch.expired):
-                batch.turns.append(Turn(entry, steps))
-                batch.sessions += 1
-            else:
-                batch.idle.append(entry)
-
-    def _take_part(self, group: Group[K, S], most: int, now: float, batch: Batch[K, S]) -> None:
-        """Take the timesteps of at most so many sessions of a group, or all that is left of one that is too late."""
-        late = group.deadline < now
-        start, end = group.taken, len(group)
-        stop = end if late else min(start + most, end)
-        part = Part(group, start, stop)
-        group.taken = stop
-        if stop == end:
-            del self._groups[group]
-        self.waiting -= stop - start
-        if late:
-            batch.expired += part.steps()
-            batch.idle += part.keys
-        else:
-            batch.parts.append(part)
-            batch.sessions += stop - start
-
-    def _next_steps(self, line: list[S | Group[K, S]], lane: Lane, now: float, expired: list[S]) -> list[S]:
-        taken: list[S] = []
-        length = gone = 0
-        for step in line:
-            if isinstance(step, Group):
-                break
-            if step.deadline < now:
-                expired.append(step)
-            elif taken and (length + step.length > self._max_turn or step.alone or taken[0].alone):
-                break
-            elif not taken and self._lane(step) is not lane:
-                break  # behind some that are too late
-            else:
-                taken.append(step)
-                length += step.length
-            self.waiting -= step.length
-            gone += 1
-        del line[:gone]
-        return taken
+def _is_followed(batch: Batch[K, S]) -> bool:
+    """Return whether most of a batch's sessions have more to do already: then there is hardly anybody to wait for."""
+    following = [part.group.next for part in batch.parts if part.group.next is not None]
+    return 2 * sum(len(group) for group in following if may_be_taken(group, len(group))) >= max(batch.sessions, 1)

@@ -28,6 +28,7 @@
     │   ├── StoreFull           the state store has no memory left, nothing advanced
     │   ├── AuthenticationUnavailable  nobody can tell whether a token is good: its issuer cannot be reached
     │   └── OutcomeUnknown      the store went away in the middle of a write: the step may have been applied
+    │       └── MovedOn         and others have gone on since
     ├── Unauthenticated         who asks is not known, and would have to be
     ├── Forbidden               who asks is known, and may not
     └── InternalError           a defect here or in a model
@@ -171,6 +172,14 @@ class OutcomeUnknown(Unavailable):
         super().__init__(
             f"{what}; the step may have been applied: send it again with its step number to be told", **fields
         )
+
+
+class MovedOn(OutcomeUnknown):
+    """The session has moved on since a write whose reply was lost; `version` is that of the record in the store."""
+
+    def __init__(self, what: str, version: bytes, **fields: Any) -> None:
+        super().__init__(what, **fields)
+        self.version = version
 
 
 class Unauthenticated(ConveyorError):

@@ -80,6 +80,13 @@ class Rounds(Generic[E]):
         else:
             ready.append(entry)
 
+    def withdraw(self, tenant: Tenant[E], lane: Lane, entry: E) -> None:
+        """Take back what was made ready and has not been taken."""
+        ready = tenant.ready[lane]
+        ready.remove(entry)
+        if not ready:
+            self.ready[lane].remove(tenant)
+
     def room(self, lane: Lane, now: float) -> int:
         """Return how many turns the next batch has, by who is about and who has been. Something is ready."""
         tenants = self.ready[lane]

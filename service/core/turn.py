@@ -43,8 +43,10 @@ class Group(Generic[K, S]):
     """One timestep for each of many sessions of one tenant, that came together and are answered together.
 
     `keys` are distinct. As steps, each would need a turn and an answer of its own. `deadline` is that of a `Step`.
-    `behind` counts the sessions in whose line something stands before this, and `taken` those of which the timestep has
-    gone into a batch; both are the former's.
+
+    All else is the former's. `behind` counts the sessions in whose line something stands before this, and `taken` those
+    of which the timestep has gone into a batch: `batch`, where all of it went into one. `before` and `next` are its
+    neighbours in a succession, see `service.core.lines`. `ready` says that it waits for nothing but its turn.
     """
 
     def __init__(self, keys: Sequence[K], deadline: float) -> None:
@@ -52,6 +54,10 @@ class Group(Generic[K, S]):
         self.deadline = deadline
         self.behind = 0
         self.taken = 0
+        self.ready = False
+        self.batch: Batch[K, S] | None = None
+        self.before: Group[K, S] | None = None
+        self.next: Group[K, S] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -89,21 +95,27 @@ class Part(Generic[K, S]):
 class Batch(Generic[K, S]):
     """Turns and parts of groups, of distinct sessions, that are run together; and steps that were too late to be.
 
-    `sessions` is how many there are; `idle` are those of which nothing but steps that are too late was taken.
-    `timesteps` is how many were taken out of the queue. `sent` says that nothing is left to be run of it.
+    `sessions` is how many there are; `idle` are those of which nothing but steps that are too late was taken, and
+    `late` what was taken of groups that are. `timesteps` is how many were taken out of the queue. `sent` says that
+    nothing is left to be run of it.
+
+    `again` are turns that are known to have to be made again, for whoever makes them to note. `behind` is the batch in
+    which there may be turns of the same sessions, until it has ended, and `followed` the one of which this is that.
+    `owed` are turns of that which are to be made again before any of this, and `left`, where this one has ended first,
+    those of its own.
     """
 
     lane: Lane
     turns: list[Turn[K, S]] = field(default_factory=list)
     parts: list[Part[K, S]] = field(default_factory=list)
     expired: list[S] = field(default_factory=list)
+    late: list[Part[K, S]] = field(default_factory=list)
     idle: list[K] = field(default_factory=list)
     sessions: int = 0
     timesteps: int = 0
     sent: bool = False
-
-    def everybody(self) -> list[K]:
-        keys = [turn.key for turn in self.turns]
-        for part in self.parts:
-            keys += part.keys
-        return keys + self.idle
+    again: list[Turn[K, S]] = field(default_factory=list)
+    behind: "Batch[K, S] | None" = None
+    followed: "Batch[K, S] | None" = None
+    owed: dict[K, Turn[K, S]] = field(default_factory=dict)
+    left: list[Turn[K, S]] | None = None

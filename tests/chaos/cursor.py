@@ -38,6 +38,10 @@ class Cursor:
     def done(self) -> bool:
         return self.goal is not None and not self.lost and self.next > self.goal
 
+    def beyond(self, step: int) -> bool:
+        """Return whether a step is none that is to be sent."""
+        return self.goal is not None and step > self.goal
+
     def finish_after(self, steps: int) -> None:
         """End so many steps after the last one that was sent."""
         self.goal = max(self.next, self._highest) + steps

@@ -27,8 +27,8 @@ class Client(Protocol):
 
 
 def clients_of(url: str, history: History, *, deadline_s: float, pace_s: float = PACE_S) -> list[Client]:
-    """Return a client of each kind, ten sessions in all. They address the service at `url`."""
-    cursors = iter([Cursor(history, f"chaos-{number}") for number in range(10)])
+    """Return a client of each kind, fifteen sessions in all. They address the service at `url`."""
+    cursors = iter([Cursor(history, f"chaos-{number}") for number in range(15)])
 
     def some(count: int) -> list[Cursor]:
         return [next(cursors) for _ in range(count)]
@@ -40,7 +40,7 @@ def clients_of(url: str, history: History, *, deadline_s: float, pace_s: float =
         HttpClient(url, some(3), **timing),
         SocketClient(url, *some(1), window=1, **timing),
         SocketClient(url, *some(1), window=4, **timing),
-        GatewayClient(url, some(3), **timing),
+        GatewayClient(url, some(8), window=2, **timing),
     ]
 
 

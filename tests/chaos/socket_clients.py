@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -60,7 +61,7 @@ class SocketClient:
         ahead = self._cursor.next
         well = True
         while not self._cursor.done or self._in_flight:
-            while well and len(self._in_flight) < self._window and not self._beyond(ahead):
+            while well and len(self._in_flight) < self._window and not self._cursor.beyond(ahead):
                 self._in_flight.append(self._cursor.send(ahead))
                 message = self._cursor.message(ahead)
                 del message["session_id"]
@@ -74,26 +75,30 @@ class SocketClient:
                 await asyncio.sleep(PAUSE_S)
                 ahead, well = self._cursor.next, True
 
-    def _beyond(self, step: int) -> bool:
-        return self._cursor.goal is not None and step > self._cursor.goal
-
 
 class GatewayClient:
-    """Streams many sessions over one socket, an array of one step of each at a time. Opens them over HTTP."""
+    """Streams many sessions over one socket, an array of one step of each, with up to `window` arrays in flight.
 
-    def __init__(self, url: str, cursors: Sequence[Cursor], *, deadline_s: float, pace_s: float) -> None:
+    Opens them over HTTP.
+    """
+
+    def __init__(
+        self, url: str, cursors: Sequence[Cursor], *, deadline_s: float, pace_s: float, window: int = 1
+    ) -> None:
         self.cursors = cursors
         self._url = f"{url}/v1/stream".replace("http", "ws", 1)
         self._deadline_s = deadline_s
         self._pace_s = pace_s
+        self._window = window
         self._opener = HttpClient(url, cursors, deadline_s=deadline_s, pace_s=pace_s)
-        self._calls: list[tuple[Cursor, int]] = []
+        self._in_flight: deque[list[tuple[Cursor, int]]] = deque()
+        """The calls of the arrays that are not answered yet."""
 
     async def run(self) -> None:
         """Stream until every session has reached its goal. Such a socket has no greeting: where a session is, its
         opening tells after every cut."""
         try:
-            while not self._done:
+            while not all(cursor.done for cursor in self.cursors):
                 await self._converse()
         finally:
             await self._opener.close()
@@ -104,28 +109,40 @@ class GatewayClient:
         await self._opener.open_lost()
         try:
             async with open_socket(self._url, self._deadline_s) as socket:
-                while not self._done and not any(cursor.lost for cursor in self.cursors):
-                    await self._exchange(socket)
+                more = True
+                while more and not any(cursor.lost for cursor in self.cursors):
+                    more = await self._stream(socket)
         except Cut as cut:
-            for cursor, call in self._calls:
+            for cursor, call in chain.from_iterable(self._in_flight):
                 cursor.broken(call, str(cut))
-            self._calls = []
+            self._in_flight.clear()
             await asyncio.sleep(PAUSE_S)
 
-    @property
-    def _done(self) -> bool:
-        return all(cursor.done for cursor in self.cursors)
-
-    async def _exchange(self, socket: ClientConnection) -> None:
-        going = [cursor for cursor in self.cursors if not cursor.done]
-        self._calls = [(cursor, cursor.send(cursor.next)) for cursor in going]
-        await send(socket, [cursor.message(cursor.next) for cursor in going], self._deadline_s)
-        answers: Any = await receive(socket, self._deadline_s)
-        calls, self._calls = self._calls, []
-        if isinstance(answers, dict):  # the message as a whole was refused
-            answers = [answers] * len(calls)
-        taken = [cursor.take(call, answer) for (cursor, call), answer in zip(calls, answers, strict=True)]
-        await asyncio.sleep(self._pace_s if all(taken) else PAUSE_S)
+    async def _stream(self, socket: ClientConnection) -> bool:
+        """Stream until a step is refused, and all before it is answered. Returns False where nothing is left to do."""
+        ahead = {cursor.session: cursor.next for cursor in self.cursors}
+        well = True
+        while True:
+            while well and len(self._in_flight) < self._window:
+                going = [cursor for cursor in self.cursors if not cursor.beyond(ahead[cursor.session])]
+                if not going:
+                    break
+                self._in_flight.append([(cursor, cursor.send(ahead[cursor.session])) for cursor in going])
+                await send(socket, [cursor.message(ahead[cursor.session]) for cursor in going], self._deadline_s)
+                for cursor in going:
+                    ahead[cursor.session] += 1
+            if not self._in_flight:
+                break
+            answers: Any = await receive(socket, self._deadline_s)
+            calls = self._in_flight.popleft()
+            if isinstance(answers, dict):  # the message as a whole was refused
+                answers = [answers] * len(calls)
+            taken = [cursor.take(call, answer) for (cursor, call), answer in zip(calls, answers, strict=True)]
+            well = all(taken) and well
+            await asyncio.sleep(self._pace_s)
+        if not well:
+            await asyncio.sleep(PAUSE_S)
+        return not well
 
 
 @contextmanager

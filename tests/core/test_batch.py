@@ -4,7 +4,7 @@
 """
 
 from service.core.batch import BatchFormer
-from service.core.turn import Lane
+from service.core.turn import Batch, Group, Lane, Turn
 from tests.core.plain_step import Step
 
 
@@ -100,3 +100,171 @@ def test_what_is_abandoned_is_handed_over_and_gone() -> None:
     assert former.idle
     assert former.waiting == 0
     assert former.take(0.0) is None
+
+
+ABC = ["a", "b", "c"]
+
+
+class Timesteps(Group[str, Step]):
+    """A group of numbered steps: of the first session one less than of the second, and so on."""
+
+    def __init__(self, first: int, keys: list[str] = ABC) -> None:
+        super().__init__(keys, 99.0)
+        self._steps = [Step(first + i, group=first) for i in range(len(keys))]
+
+    def step(self, i: int) -> Step:
+        return self._steps[i]
+
+
+def a_former(**options: int) -> BatchFormer[str, Step]:
+    return BatchFormer(**{"max_sessions": 8, "crowd": 3} | options)
+
+
+def taken(former: BatchFormer[str, Step], most: int | None = None) -> Batch[str, Step]:
+    batch = former.take(0.0, most)
+    assert batch is not None
+    return batch
+
+
+def numbers(batch: Batch[str, Step]) -> dict[str, list[int]]:
+    """Return the numbers of a batch's steps, by session."""
+    turns = [*batch.turns, *(turn for part in batch.parts for turn in part.turns())]
+    return {turn.key: [step.number for step in turn.steps] for turn in turns}
+
+
+def test_a_group_of_the_same_sessions_begins_while_the_last_one_is_written() -> None:
+    former = a_former()
+    for first in (10, 20, 30):
+        former.add_group(Timesteps(first))
+    former.add("b", Step(99))
+    first = taken(former)
+    assert former.take(0.0) is None
+    assert former.sent(first)
+    second = taken(former)
+    assert second.behind is first
+    assert not former.sent(second), "two are written, and that is enough"
+    former.done(first)
+    assert second.behind is None
+    third = taken(former)
+    assert [numbers(batch) for batch in (first, second, third)] == [
+        {"a": [n], "b": [n + 1], "c": [n + 2]} for n in (10, 20, 30)
+    ]
+    former.sent(third)
+    former.done(second)
+    assert former.take(0.0) is None, "who came by themselves wait for the last of them"
+    former.done(third)
+    assert numbers(taken(former)) == {"b": [99]}
+
+
+def test_where_most_of_a_batch_is_followed_the_next_begins_without_a_crowd() -> None:
+    former = a_former(crowd=8)
+    for others in (3, 4):
+        former.add_group(Timesteps(10))
+        for number in range(others):
+            former.add(str(number), Step(number))
+        first = taken(former)
+        former.add_group(Timesteps(20))
+        assert former.sent(first) == (others == 3)
+        assert (former.take(0.0) is not None) == (others == 3)
+        former = a_former(crowd=8)
+
+
+def test_groups_of_the_same_sessions_follow_one_another_even_where_the_first_stands_in_lines() -> None:
+    former = a_former()
+    former.add("b", Step(1))
+    alone = taken(former)
+    for first in (10, 20, 30):
+        former.add_group(Timesteps(first))
+    former.done(alone)
+    batches, behind = [], []
+    for _ in range(3):
+        batch = taken(former)
+        former.sent(batch)
+        behind.append(batch.behind)
+        batches.append(batch)
+        if batch.behind is not None:
+            former.done(batch.behind)
+    assert [numbers(batch) for batch in batches] == [{"a": [n], "b": [n + 1], "c": [n + 2]} for n in (10, 20, 30)]
+    assert behind == [None, *batches[:2]]
+
+
+def test_what_has_to_be_made_again_comes_before_what_has_begun_already() -> None:
+    former = a_former()
+    for number in (10, 20, 30):
+        former.add_group(Timesteps(number))
+    first = taken(former)
+    former.sent(first)
+    second = taken(former)
+    former.sent(second)
+    former.done(first, [Turn("b", [Step(11)])])
+    assert former.take(0.0) is None, "the third may not overtake it"
+    former.done(second, [Turn("b", [Step(21)]), Turn("c", [Step(22)])])
+    assert numbers(taken(former)) == {"b": [11, 21], "c": [22]}
+
+
+def test_what_is_known_to_have_to_be_made_again_is_not_overtaken() -> None:
+    former = a_former()
+    former.add_group(Timesteps(10))
+    former.add_group(Timesteps(20))
+    first = taken(former)
+    former.sent(first)
+    first.again.append(Turn("a", [Step(10)]))
+    assert former.take(0.0) is None
+    former.done(first, first.again)
+    again = taken(former)
+    assert numbers(again) == {"a": [10]}
+    former.done(again)
+    assert numbers(taken(former)) == {"a": [20], "b": [21], "c": [22]}
+
+
+def test_what_has_begun_already_may_end_first() -> None:
+    former = a_former()
+    former.add_group(Timesteps(10))
+    former.add_group(Timesteps(20))
+    first = taken(former)
+    former.sent(first)
+    second = taken(former)
+    former.done(second, [Turn("a", [Step(20)])])
+    former.add_group(Timesteps(30))
+    assert former.take(0.0) is None
+    former.done(first, [Turn("a", [Step(10)])])
+    assert numbers(taken(former)) == {"a": [10, 20]}
+
+
+def test_a_group_that_is_taken_in_parts_is_not_overtaken() -> None:
+    former = a_former(max_sessions=2, crowd=2)
+    former.add_group(Timesteps(10))
+    former.add_group(Timesteps(20))
+    first = taken(former)
+    former.sent(first)
+    assert former.take(0.0) is None, "one session is less than a crowd"
+    former.done(first)
+    rest = taken(former)
+    assert [numbers(batch) for batch in (first, rest)] == [{"a": [10], "b": [11]}, {"c": [12]}]
+    former.done(rest)
+    assert numbers(taken(former)) == {"a": [20], "b": [21]}
+
+
+def test_one_that_does_not_fit_as_a_whole_waits_for_the_last_one_to_end() -> None:
+    former = a_former(max_sessions=4, crowd=2)
+    former.add_group(Timesteps(10))
+    former.add_group(Timesteps(20))
+    first = taken(former)
+    for number, name in enumerate("xy"):
+        former.add(name, Step(number))
+    former.sent(first)
+    assert numbers(taken(former)) == {"x": [0], "y": [1]}
+    former.done(first)
+    former.add_group(Timesteps(30))
+    assert former.waiting == 6
+
+
+def test_what_is_owed_is_handed_over_where_all_is_abandoned() -> None:
+    former = a_former()
+    former.add_group(Timesteps(10))
+    former.add_group(Timesteps(20))
+    first = taken(former)
+    former.sent(first)
+    taken(former)
+    former.done(first, [Turn("b", [Step(11)])])
+    assert [step.number for step in former.abandon()] == [11]

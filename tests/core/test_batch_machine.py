@@ -1,12 +1,14 @@
 """The batch former against a model of what it promises, under any interleaving.
 
 The model knows a session's waiting steps, what is in flight and what has ended, and none of the former's cleverness.
-It holds the former to five promises: a session's steps keep their order and at most one turn of it is in flight; of
-each lane one batch is run at a time, and the next one begins before it has ended only for a crowd; nobody starves;
-nothing is lost or doubled; `waiting` and `idle` are true.
+It holds the former to five promises: a session's steps keep their order and at most one turn of it is in flight, or
+two where the first is only being written and both are of groups of the same sessions; of each lane one batch is run at
+a time, and the next one begins before it has ended only for a crowd; nobody starves; nothing is lost or doubled;
+`waiting` and `idle` are true.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import count
 from operator import attrgetter
@@ -22,6 +24,8 @@ from tests.core.plain_step import Step
 
 KEYS = [SessionKey(tenant, name) for tenant, name in ("aa", "ab", "ac", "ba", "bb", "ca")]
 TENANTS = {key.tenant for key in KEYS}
+ROSTERS = [KEYS[:2], KEYS[:3], KEYS[1:3], KEYS[2:3], KEYS[3:5], KEYS[5:]]
+"""Sessions that come as the same object whenever they come."""
 MAX_SESSIONS = CROWD = 2
 MAX_TURN = 8
 LONGEST = 20
@@ -30,8 +34,8 @@ LONGEST = 20
 class Steps(Group[SessionKey, Step]):
     """A group that was made of steps."""
 
-    def __init__(self, steps: dict[SessionKey, Step], deadline: float) -> None:
-        super().__init__(list(steps), deadline)
+    def __init__(self, keys: list[SessionKey], steps: dict[SessionKey, Step], deadline: float) -> None:
+        super().__init__(keys, deadline)
         self._steps = list(steps.values())
 
     def step(self, i: int) -> Step:
@@ -44,6 +48,11 @@ def turns_of(batch: Batch[SessionKey, Step]) -> list[Turn[SessionKey, Step]]:
     return batch.turns + parts
 
 
+def everybody(batch: Batch[SessionKey, Step]) -> list[SessionKey]:
+    parts = [key for part in (*batch.parts, *batch.late) for key in part.keys]
+    return [turn.key for turn in batch.turns] + parts + batch.idle
+
+
 class Former(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +62,10 @@ class Former(RuleBasedStateMachine):
         self.numbers = count(1)
         self.groups = count(1)
         self.waiting: dict[SessionKey, list[Step]] = {key: [] for key in KEYS}
+        self.roster_of: dict[int, list[SessionKey]] = {}
         self.in_flight: list[Batch[SessionKey, Step]] = []
+        self.owed: dict[Batch[SessionKey, Step], dict[SessionKey, list[Step]]] = {}
+        self.left: dict[Batch[SessionKey, Step], list[Turn[SessionKey, Step]]] = {}
         self.ended: Counter[Step] = Counter()
         self.last_taken: Counter[SessionKey] = Counter()
         self.passed_over: Counter[SessionKey] = Counter()
@@ -76,12 +88,19 @@ class Former(RuleBasedStateMachine):
     @rule(tenant=st.sampled_from(sorted(TENANTS)), data=st.data(), patience=st.sampled_from([2.0, 99.0]))
     def add_group(self, tenant: str, data: st.DataObject, patience: float) -> None:
         own = [key for key in KEYS if key.tenant == tenant]
-        keys = data.draw(st.lists(st.sampled_from(own), min_size=1, unique=True))
+        self._add_group(data.draw(st.lists(st.sampled_from(own), min_size=1, unique=True)), patience)
+
+    @rule(roster=st.sampled_from(range(len(ROSTERS))), patience=st.sampled_from([2.0, 99.0, 99.0]))
+    def add_group_again(self, roster: int, patience: float) -> None:
+        self._add_group(ROSTERS[roster], patience)
+
+    def _add_group(self, keys: list[SessionKey], patience: float) -> None:
         name, deadline = next(self.groups), self.now + patience
         steps = {key: Step(next(self.numbers), deadline=deadline, group=name) for key in keys}
-        self.former.add_group(Steps(steps, deadline))
+        self.former.add_group(Steps(keys, steps, deadline))
         for key, step in steps.items():
             self.waiting[key].append(step)
+            self.roster_of[name] = keys
 
     @rule()
     def time_passes(self) -> None:
@@ -90,17 +109,19 @@ class Former(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         ready = {key: self._lane(key) for key in KEYS if self._is_ready(key)}
+        following = {key: Lane.SHORT for key in KEYS if self._may_follow(key)}
         places = {lane for lane in Lane if self._has_place(lane)}
         batch = self.former.take(self.now)
         if batch is None:
             assert places.isdisjoint(ready.values()), "something was ready, a lane free"
             return
-        assert batch.lane in places
+        assert batch.lane in places or self._has_place(batch.lane, following)
         turns = turns_of(batch)
         keys = [turn.key for turn in turns]
         assert batch.sessions == len(keys)
         assert len(set(keys)) == len(keys) <= MAX_SESSIONS
-        assert all(ready.get(key) is batch.lane for key in keys), "one turn of a session, and in its lane"
+        for key in keys:
+            assert batch.lane in (ready.get(key), following.get(key)), "one turn of a session, and in its lane"
         assert all(step.deadline < self.now for step in batch.expired), "who is in time is not given up"
         self._forget(batch.expired)
         for turn in turns:
@@ -109,29 +130,66 @@ class Former(RuleBasedStateMachine):
         self.ended.update(batch.expired)
         self.in_flight.append(batch)
 
-    @precondition(lambda self: self.in_flight)
+    @precondition(lambda self: self._unended())
     @rule(data=st.data())
     def sent(self, data: st.DataObject) -> None:
-        batch = data.draw(st.sampled_from(self.in_flight))
-        assert self.former.sent(batch) == self._has_place(batch.lane)
+        batch = data.draw(st.sampled_from(self._unended()))
+        may_begin = self.former.sent(batch)
+        assert may_begin or not self._has_place(batch.lane)
+        assert not may_begin or self._has_place(batch.lane, {key for key in KEYS if self._may_follow(key)})
 
-    @precondition(lambda self: self.in_flight)
+    @precondition(lambda self: self._unended())
+    @rule(data=st.data())
+    def learn(self, data: st.DataObject) -> None:
+        """Turn out to have to be made again, before the end of its batch."""
+        batch = data.draw(st.sampled_from(self._unended()))
+        known = {turn.key for turn in batch.again}
+        if turns := [turn for turn in turns_of(batch) if turn.key not in known]:
+            batch.again.append(data.draw(st.sampled_from(turns)))
+
+    @precondition(lambda self: self._unended())
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
-        batch = data.draw(st.sampled_from(self.in_flight))
+        batch = data.draw(st.sampled_from(self._unended()))
+        known = {turn.key for turn in batch.again}
         again = []
         for turn in turns_of(batch):
             # Of a turn that is made again, some steps may have been answered: those of clients that left.
-            left = [step for step in turn.steps if data.draw(st.booleans())] if data.draw(st.booleans()) else []
+            repeated = turn.key in known or data.draw(st.booleans())
+            left = [step for step in turn.steps if data.draw(st.booleans())] if repeated else []
             self.ended.update(step for step in turn.steps if step not in left)
-            left = [replace(step, group=0) for step in left]
-            if left:
+            if left := [replace(step, group=0) for step in left]:
                 again.append(Turn(turn.key, left))
-                self.waiting[turn.key] = left + self.waiting[turn.key]
-                self.last_taken[turn.key] = left[0].number - 1
-        self.repeated += len(again)
-        self.in_flight.remove(batch)
+        before, following = batch.behind, batch.followed
         self.former.done(batch, again)
+        if before is not None:
+            self.left[batch] = again  # of it nothing is known before that has ended
+            return
+        self._end(batch, again, following)
+        if following in self.left:
+            self._end(following, self.left.pop(following), None)
+
+    def _end(
+        self,
+        batch: Batch[SessionKey, Step],
+        again: list[Turn[SessionKey, Step]],
+        following: Batch[SessionKey, Step] | None,
+    ) -> None:
+        self.in_flight.remove(batch)
+        steps = {turn.key: list(turn.steps) for turn in again}
+        for key, owed in self.owed.pop(batch, {}).items():
+            steps[key] = owed + steps.get(key, [])
+        self.repeated += len(steps)
+        then = set() if following is None else {turn.key for turn in turns_of(following)}
+        for key, left in steps.items():
+            if following is not None and key in then:
+                self.owed.setdefault(following, {})[key] = left
+            else:
+                self.waiting[key] = left + self.waiting[key]
+                self.last_taken[key] = left[0].number - 1
+
+    def _unended(self) -> list[Batch[SessionKey, Step]]:
+        return [batch for batch in self.in_flight if batch not in self.left]
 
     @precondition(lambda self: not self.in_flight)
     @rule()
@@ -176,13 +234,31 @@ class Former(RuleBasedStateMachine):
             self.passed_over[key] += 1
             assert self.passed_over[key] <= len(KEYS) * len(TENANTS) + LONGEST + self.repeated, f"{key} starves"
 
-    def _has_place(self, lane: Lane) -> bool:
+    def _has_place(self, lane: Lane, following: Collection[SessionKey] = ()) -> bool:
         before = [batch for batch in self.in_flight if batch.lane is lane]
-        ready = sum(self._is_ready(key) and self._lane(key) is lane for key in KEYS)
-        return not before or (len(before) == 1 and before[0].sent and ready >= CROWD)
+        ready = {key for key in KEYS if self._is_ready(key) and self._lane(key) is lane}.union(following)
+        if not before:
+            return True
+        followed = 2 * len(following) >= max(before[0].sessions, 1)
+        return len(before) == 1 and before[0].sent and (followed or len(ready) >= CROWD)
 
     def _busy(self) -> set[SessionKey]:
-        return {key for batch in self.in_flight for key in batch.everybody()}
+        return {key for batch in self.in_flight for key in everybody(batch)}
+
+    def _may_follow(self, key: SessionKey) -> bool:
+        """Whether a session may take its turn while that before is being written: all of its group do, behind one."""
+        group = self.waiting[key][0].group if self.waiting[key] else 0
+        if not group or key not in self._busy():
+            return False
+        keys = self.roster_of[group]
+        if not all(self.waiting[other] and self.waiting[other][0].group == group for other in keys):
+            return False
+        return any(
+            batch.sent and not batch.again and batch not in self.owed and len(part) == len(keys)
+            for batch in self.in_flight
+            for part in (*batch.parts, *batch.late)
+            if part.group.keys is keys
+        )
 
     def _is_ready(self, key: SessionKey) -> bool:
         """Whether a session is to take its turn: as one of a group, when that is next for all that are left of it."""
@@ -203,8 +279,7 @@ class Former(RuleBasedStateMachine):
             self.waiting[key] = [step for step in waiting if step not in steps]
 
     def teardown(self) -> None:
-        while self.in_flight:
-            batch = self.in_flight.pop()
+        for batch in reversed(self._unended()):
             self.ended.update(step for turn in turns_of(batch) for step in turn.steps)
             self.former.done(batch)
         while (batch := self.former.take(self.now)) is not None:
