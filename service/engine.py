@@ -1,8 +1,8 @@
 """The one imperative shell: admits steps, forms batches, sends them down the pipeline.
 
-A batch is whatever is ready when the previous one has ended, or a crowd that is ready while that is only being written
-still; nothing ever waits for a timer. Every step that was admitted ends in a result or an error, on every path. A step
-is answered only after the store has acknowledged it.
+A batch is whatever is ready when the previous one has ended, or a crowd, or the next timesteps of the same sessions,
+that are ready while that is only being written still; nothing ever waits for a timer. Every step that was admitted ends
+in a result or an error, on every path. A step is answered only after the store has acknowledged it.
 """
 
 import asyncio

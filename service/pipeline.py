@@ -10,6 +10,7 @@ from service.core.cache import RecordCache
 from service.core.columns import Floats
 from service.core.errors import ConveyorError, DeadlineExceeded, MovedOn, OutcomeUnknown
 from service.core.ports import Clock, Lost, Model, Models, Observer, StateStore
+from service.core.record import VERSION_SLICE
 from service.core.session import SessionKey
 from service.core.trust import Trust
 from service.core.turn import Turn
@@ -28,7 +29,7 @@ is run. In smaller parts another run and another exchange cost more than they hi
 
 
 class Pipeline:
-    """Takes batches all the way. `cache` holds the records that were committed or read last."""
+    """Takes batches all the way. `cache` holds the records that were read or sent to be written last."""
 
     def __init__(self, store: StateStore, models: Models, observer: Observer, cache: RecordCache, clock: Clock) -> None:
         self._store = store
@@ -119,34 +120,40 @@ class Pipeline:
         """Return the runs that a batch needs. What has to be read first is on its way then."""
         runs: list[_Run] = []
         work: list[Coroutine[Any, Any, None]] = []
-        again, before = batch.again, batch.behind
+        again = batch.again
         lined, turns = line_up(batch)
-        if held := held_back(batch):
+        if batch.early and (held := held_back(batch)):
             turns = _without(held, turns, again)
             lined = [_without_abreast(held, abreast, again) for abreast in lined]
         groups, unread = self._planner.plan(turns)
-        work += [self._read_turns(batch, before, unread[rows]) for rows in _parts(len(unread))]
+        work += [self._read_turns(batch, unread[rows]) for rows in _parts(len(unread))]
         for abreast in lined:
             planned, missing = self._planner.plan_abreast(abreast)
             for sheet in planned:
                 runs += [partial(self._runner.sheet, sheet.part(rows), again) for rows in _parts(len(sheet.abreast))]
             if missing is not None:
-                work += [self._read_abreast(batch, before, missing[rows]) for rows in _parts(len(missing))]
+                work += [self._read_abreast(batch, missing[rows]) for rows in _parts(len(missing))]
         for (layout, _), group in groups.items():
             runs += [partial(self._runner.turns, layout, group[rows], again) for rows in _parts(len(group))]
         return runs, [self._loop.create_task(each) for each in work]
 
-    async def _read_turns(self, batch: StepBatch, before: StepBatch | None, turns: Sequence[StepTurn]) -> None:
-        if before is not None:
-            await self._succession.until_ended(before, batch)
-            turns = _without(held_back(batch), turns, batch.again)
-        await self._run_read(batch, [], await self._planner.read(turns))
+    async def _read_turns(self, batch: StepBatch, turns: Sequence[StepTurn]) -> None:
+        if batch.early:
+            turns = _without(await self._held_back(batch), turns, batch.again)
+        if turns:
+            await self._run_read(batch, [], await self._planner.read(turns))
 
-    async def _read_abreast(self, batch: StepBatch, before: StepBatch | None, abreast: Abreast) -> None:
-        if before is not None:
-            await self._succession.until_ended(before, batch)
-            abreast = _without_abreast(held_back(batch), abreast, batch.again)
-        await self._run_read(batch, *await self._planner.read_abreast(abreast))
+    async def _read_abreast(self, batch: StepBatch, abreast: Abreast) -> None:
+        if batch.early:
+            abreast = _without_abreast(await self._held_back(batch), abreast, batch.again)
+        if len(abreast):
+            await self._run_read(batch, *await self._planner.read_abreast(abreast))
+
+    async def _held_back(self, batch: StepBatch) -> set[SessionKey]:
+        """Return what is `held_back` for good: when the batch before has ended."""
+        if batch.before is not None:
+            await self._succession.until_ended(batch.before)
+        return held_back(batch)
 
     async def _run_read(self, batch: StepBatch, planned: Sequence[Sheet], groups: Groups) -> None:
         ran = [await self._runner.sheet(sheet, batch.again) for sheet in planned]
@@ -163,8 +170,7 @@ class Pipeline:
         Unless it was run on what had just been `read`, it tells how good it is to run on what is remembered.
         """
         writes = ran.writes
-        if batch.behind is not None:
-            self._succession.writes(batch, ran)
+        self._succession.writes(batch, ran)
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
@@ -199,21 +205,26 @@ class Pipeline:
         """Deal with the rows that were not written; return those that were, and how many lost."""
         written = []
         lost = 0
+        behind = self._succession.written_behind(batch) if MovedOn in set(map(type, verdicts)) else {}
         for i, verdict in enumerate(verdicts):
-            if verdict is None or (
-                isinstance(verdict, MovedOn) and self._succession.proves(batch, ran.writes[i], verdict)
-            ):
+            if isinstance(verdict, MovedOn):
+                key, _, record = ran.writes[i]
+                if behind.get((key, record[VERSION_SLICE])) == verdict.version:
+                    verdict = None
+            if verdict is None:
                 written.append(i)
-            else:
-                lost += isinstance(verdict, Lost)
-                self._not_written(ran.turn(i), verdict, batch.again)
+                continue
+            # One that goes ahead loses what the one before has lost: that is no news of other writers.
+            lost += isinstance(verdict, Lost) and not batch.early
+            self._not_written(ran.turn(i), verdict, batch)
         return written, lost
 
-    def _not_written(self, turn: StepTurn, verdict: Lost | ConveyorError, again: list[StepTurn]) -> None:
+    def _not_written(self, turn: StepTurn, verdict: Lost | ConveyorError, batch: StepBatch) -> None:
         if isinstance(verdict, Lost) and verdict.current is not None:
-            self._observer.conflict()
+            if not batch.early:
+                self._observer.conflict()
             self._planner.remember(turn.key, verdict.current)
-            again.append(turn)
+            batch.again.append(turn)
             return
         self._cache.drop(turn.key)
         self._refuse(turn.steps, verdict if isinstance(verdict, ConveyorError) else not_found(turn.key))

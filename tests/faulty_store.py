@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 
+from service.adapters.redis_records import verdict
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost, Page, StateStore, StoreHealth
 from service.core.session import SessionKey
@@ -17,6 +18,7 @@ class Fate(Enum):
     AWAY = "nothing was sent"
     REQUEST_LOST = "sent and never seen, which nobody knows"
     REPLY_LOST = "done, which nobody knows"
+    REPEATED = "done, its reply lost, and sent again"
     FULL = "refused for each key by a store without memory"
     REFUSED = "refused for each key by a store that takes no writes"
     DEFECT = "an exception that no store should raise"
@@ -47,9 +49,21 @@ class FaultyStore:
             await _pass(before)
             verdicts = await self._store.commit(commits)
         await _pass(after)
+        if fate is Fate.REPEATED:
+            return await self._repeat(commits)
         if fate is Fate.REPLY_LOST:
             raise OutcomeUnknown("the reply was lost")
         return verdicts
+
+    async def _repeat(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
+        """Commit a second time, as the adapters do, and read the verdicts as they do."""
+        verdicts = await self._store.commit(commits)
+        return [
+            verdict(made.current, commit.version, commit.record, repeated=True)
+            if isinstance(made, Lost) and made.current is not None
+            else made
+            for made, commit in zip(verdicts, commits, strict=True)
+        ]
 
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         fate = self._written()

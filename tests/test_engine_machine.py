@@ -298,6 +298,7 @@ class Clients(RuleBasedStateMachine):
         self.store.fates.clear()
         stored = await self.store.load(self.keys)
         await self.engine.close()
+        self._require_nothing_left()
         await self.elsewhere.close()
         await self.store.close()
         for key, content in zip(self.keys, stored, strict=True):
@@ -305,6 +306,11 @@ class Clients(RuleBasedStateMachine):
             session = record.decode(content)
             worlds = _worlds([sent for sent in self.sent if sent.key == key], self.foreign[key])
             assert World(session.step, session.state) in worlds, "the store holds what no sequence of steps gives"
+
+    def _require_nothing_left(self) -> None:
+        former, succession = self.engine._former, self.engine._pipeline._succession
+        kept = former._groups, former._lines._last, succession._waiters, succession._written
+        assert not any(kept), "what has ended is forgotten"
 
     def _row(self) -> list[float]:
         self.rows += 1

@@ -269,10 +269,33 @@ async def test_the_end_of_the_service_ends_both(opened: Engine, store: CountingS
     assert codes(await ended(third)) == ["shutting_down"] * 8
 
 
-async def test_where_the_replies_to_both_are_lost_each_is_known_to_be_written(
-    redis: RedisServer, models: ModelRepository
+async def test_where_the_first_has_lost_all_there_may_be_nothing_left_to_read(
+    opened: Engine, store: CountingStore, models: ModelRepository
 ) -> None:
-    """Sent again, the first finds the second's record in its place."""
+    elsewhere = Engine(Near(store), models, PrometheusObserver())
+    store.gate.clear()
+    store.commits.clear()
+    store.loads.clear()
+    first = submitted(opened, KEYS)
+    await until_sent(store, 1)
+    for each in KEYS:
+        await elsewhere.step(each, one(2))
+    await asyncio.sleep(0.01)
+    opened.forget(KEYS[3])
+    second = submitted(opened, KEYS)
+    await until_sent(store, 2)
+    store.gate.set()
+    assert codes(await ended(first)) == [3] * 8
+    assert codes(await ended(second)) == [4] * 8
+    assert 0 not in store.loads
+    await elsewhere.close()
+
+
+@pytest.mark.parametrize("rival", [False, True])
+async def test_where_the_replies_to_both_are_lost_each_is_known_to_be_written(
+    redis: RedisServer, models: ModelRepository, rival: bool
+) -> None:
+    """Sent again, the first finds the second's record in its place; that of somebody else would tell nothing."""
     async with Proxy(redis.url) as proxy:
         store = RedisStore(proxy.url)
         engine = Engine(store, models, PrometheusObserver(), max_batch=8)
@@ -284,11 +307,17 @@ async def test_where_the_replies_to_both_are_lost_each_is_known_to_be_written(
         proxy.fate = lambda request: next(writes, "pass") if b"EVALSHA" in request else "pass"
         pieces = chain([0.0, 0.5], repeat(0.0))  # the reply to the first is on its way for long
         proxy.delay = lambda: next(pieces)
+        near = RedisStore(redis.url)
+        elsewhere = Engine(near, models, PrometheusObserver())
+        if rival:
+            proxy.meanwhile = lambda: elsewhere.step(KEYS[0], one())
         frames = [submitted(engine, KEYS) for _ in range(2)]
-        assert [codes(await ended(frame)) for frame in frames] == [[3] * 8, [4] * 8]
+        told = [codes(await ended(frame)) for frame in frames]
+        assert [each[1:] for each in told] == [[3] * 7, [4] * 7]
+        assert [each[0] for each in told] == (["outcome_unknown"] * 2 if rival else [3, 4])
         assert proxy.broken == 1
-        assert [(await sessions.get(each)).step for each in KEYS] == [4] * 8
+        assert [(await sessions.get(each)).step for each in KEYS] == [4 + rival, *[4] * 7]
         for each in KEYS:
             await sessions.delete(each)
-        await engine.close()
-        await store.close()
+        await asyncio.gather(engine.close(), elsewhere.close())
+        await asyncio.gather(store.close(), near.close())

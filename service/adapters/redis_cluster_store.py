@@ -17,6 +17,7 @@ from service.adapters.redis_records import (
     commit_bulks,
     commit_values,
     create_bulks,
+    doubted,
     key_bulk,
     tag_of,
     unpacked,
@@ -193,7 +194,7 @@ def _read(outcome: Reply | ConveyorError) -> bytes | ConveyorError | None:
 
 def _made(outcome: Reply | ConveyorError, commit: Commit) -> Lost | ConveyorError | None:
     if isinstance(outcome, NotConfirmed):
-        return verdict(outcome.reply.value, commit.version, commit.record, outcome.reply.repeated) or outcome
+        return doubted(verdict(outcome.reply.value, commit.version, commit.record, outcome.reply.repeated), outcome)
     if isinstance(outcome, ConveyorError):
         return outcome
     return verdict(outcome.value, commit.version, commit.record, outcome.repeated)

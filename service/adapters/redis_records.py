@@ -149,6 +149,11 @@ def verdict(reply: Any, version: bytes, record: bytes, repeated: bool) -> Lost |
     return Lost(stored)
 
 
+def doubted(made: Lost | ConveyorError | None, doubt: ConveyorError) -> Lost | ConveyorError:
+    """Return a verdict that Redis has not confirmed: what was written, or proves that of another, is in doubt."""
+    return doubt if made is None or isinstance(made, MovedOn) else made
+
+
 def unpacked(verdicts: Sequence[Lost | ConveyorError | None]) -> list[Lost | ConveyorError | None]:
     """Return verdicts with the records that they tell of unpacked."""
     records = unpack([made.current if isinstance(made, Lost) else None for made in verdicts])

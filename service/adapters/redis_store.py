@@ -13,6 +13,7 @@ from service.adapters.redis_records import (
     commit_values,
     create_bulks,
     demoted,
+    doubted,
     key_bulk,
     redis_key,
     unpacked,
@@ -65,7 +66,8 @@ class RedisStore:
             verdict(reply, commit.version, commit.record, repeated)
             for reply, commit in zip(replies, commits, strict=True)
         ]
-        return [doubt if made is None else made for made in unpacked(verdicts)]
+        made = unpacked(verdicts)
+        return made if doubt is None else [doubted(each, doubt) for each in made]
 
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         reply, repeated = await self._link.run(self._create, 1, 2, create_bulks(key, record))

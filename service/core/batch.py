@@ -2,22 +2,21 @@
 
 A pure state machine. It holds no clock and starts nothing: the engine hands it steps and the time, and asks.
 
-- Within a session, steps keep their order, and at most one turn of it is in flight.
-- A turn takes as many consecutive steps of its session as `max_turn` timesteps allow, and at least one.
+- Within a session, steps keep their order, and at most one turn of it is in flight, but for successions.
+- A turn takes as many steps of its session as `max_turn` timesteps allow, and at least one.
 - Sessions of a tenant take turns in the order in which they became ready. One that has more to do goes to the end of
   the line after each turn, so nobody starves.
 - Tenants take turns, too: see `rounds.py`.
 - A step that is `alone` shares its turn with no other.
-- Steps that are too late take no place in a batch.
+- Who is too late takes no place in a batch.
 - A group (one timestep for each of many sessions) stands in the line of each of them, and is ready when it is the first
-  in all. It may take its turns in several batches, where not all of it is due.
+  in all. It may take its turns in several batches.
 - Long turns (more than `long_turn` timesteps) travel in batches of their own, beside the short ones, so that a chunk
   of hundreds of timesteps holds up no single step. Each of the two lanes has at most one batch that is being run.
 - While one is only being written still, the next of its lane may begin, if a `crowd` of sessions is ready for it. For
   fewer, it is better to wait for those who are about to be answered, and to make one batch with them.
-- The next group of a succession (`lines.py`) may be taken when that before it is only being written, if as far as is
-  known nothing of its batch has to be made again. What then has to be after all comes before any of the next. Where
-  most of a batch is followed so, the next one begins without a crowd.
+- The next group of a succession (`lines.py`) may be taken when that before it is only being written, and then without a
+  crowd, if most of its batch is followed so. What of that has to be made again comes before any of the next.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -135,8 +134,8 @@ class BatchFormer(Generic[K, S]):
         waiting = self.steps()
         for group in self._groups:
             waiting += Part(group, group.taken, len(group)).steps()
-        for batch in (batch for lane in self._in_flight for batch in lane):
-            waiting += [step for turn in batch.owed.values() for step in turn.steps]
+        owed = (turn for lane in self._in_flight for batch in lane for turn in batch.owed.values())
+        waiting += [step for turn in owed for step in turn.steps]
         self._lines.clear()
         self._groups.clear()
         self._rounds.clear()
@@ -146,7 +145,7 @@ class BatchFormer(Generic[K, S]):
 
     def done(self, batch: Batch[K, S], again: Iterable[Turn[K, S]] = ()) -> None:
         """Say that a batch has ended. Turns in `again` have not, and are the first to be taken next."""
-        if batch.behind is not None:
+        if batch.before is not None:
             batch.left = list(again)  # until that has ended
             return
         self._in_flight[batch.lane].remove(batch)
@@ -160,8 +159,8 @@ class BatchFormer(Generic[K, S]):
                 keys += part.keys
             part.group.batch = None  # or the two would hold each other
         self._end(keys, repeated)
-        if (following := batch.followed) is not None:
-            batch.followed = following.behind = None
+        if (following := batch.next) is not None:
+            batch.next = following.before = None
             if following.left is not None:
                 self.done(following, following.left)
 
@@ -249,5 +248,5 @@ class BatchFormer(Generic[K, S]):
 
 def _is_followed(batch: Batch[K, S]) -> bool:
     """Return whether most of a batch's sessions have more to do already: then there is hardly anybody to wait for."""
-    following = [part.group.next for part in batch.parts if part.group.next is not None]
-    return 2 * sum(len(group) for group in following if may_be_taken(group, len(group))) >= max(batch.sessions, 1)
+    groups = [group for part in batch.parts if (group := part.group.next) is not None and group.ready]
+    return 2 * sum(len(group) for group in groups if may_be_taken(group, len(group))) >= max(batch.sessions, 1)

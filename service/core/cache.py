@@ -1,4 +1,4 @@
-"""The records that this process committed or read last, as many as fit into so much memory.
+"""The records that this process read or sent to be written last, as many as fit into so much memory.
 
 Those of one model are rows of one matrix: a batch takes its sessions' rows out, and puts them back, all at once.
 """

@@ -68,7 +68,7 @@ class Forming(Generic[K, S]):
         else:
             self._lines.end_succession(group)
         if group.before is not None and (before := group.before.batch) is not None:
-            batch.behind, before.followed = before, batch
+            batch.before, before.next, batch.early = before, batch, True
         if late:
             batch.expired += part.steps()
             batch.late.append(part)

@@ -65,7 +65,8 @@ class StateStore(Protocol):
 
         Returns per commit None where it was made, `Lost` where another was faster, or the error (`StoreFull`,
         `StoreUnavailable`) for which the session keeps its old value, or `OutcomeUnknown`. A commit made earlier by
-        the same writer (known by its nonce) counts as made.
+        the same writer (known by its nonce) counts as made. `MovedOn` speaks of a record that is as safe as any that is
+        told to be written.
         """
         ...
 

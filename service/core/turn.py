@@ -46,7 +46,8 @@ class Group(Generic[K, S]):
 
     All else is the former's. `behind` counts the sessions in whose line something stands before this, and `taken` those
     of which the timestep has gone into a batch: `batch`, where all of it went into one. `before` and `next` are its
-    neighbours in a succession, see `service.core.lines`. `ready` says that it waits for nothing but its turn.
+    neighbours in a succession, see `service.core.lines`. `ready` says that it waits for nothing but its turn,
+    or has had it.
     """
 
     def __init__(self, keys: Sequence[K], deadline: float) -> None:
@@ -99,10 +100,10 @@ class Batch(Generic[K, S]):
     `late` what was taken of groups that are. `timesteps` is how many were taken out of the queue. `sent` says that
     nothing is left to be run of it.
 
-    `again` are turns that are known to have to be made again, for whoever makes them to note. `behind` is the batch in
-    which there may be turns of the same sessions, until it has ended, and `followed` the one of which this is that.
-    `owed` are turns of that which are to be made again before any of this, and `left`, where this one has ended first,
-    those of its own.
+    `again` are turns that are known to have to be made again, for whoever makes them to note. `before` is the batch in
+    which there are turns of the same sessions, until it has ended, and `next` the one of which this is that. Who was
+    taken before that had ended is `early`. `owed` are turns of that which are to be made again before any of this, and
+    `left`, where this one has ended first, those of its own.
     """
 
     lane: Lane
@@ -115,7 +116,8 @@ class Batch(Generic[K, S]):
     timesteps: int = 0
     sent: bool = False
     again: list[Turn[K, S]] = field(default_factory=list)
-    behind: "Batch[K, S] | None" = None
-    followed: "Batch[K, S] | None" = None
+    before: "Batch[K, S] | None" = None
+    next: "Batch[K, S] | None" = None
+    early: bool = False
     owed: dict[K, Turn[K, S]] = field(default_factory=dict)
     left: list[Turn[K, S]] | None = None

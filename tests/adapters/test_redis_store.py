@@ -7,10 +7,10 @@ import pytest
 import redis as redis_client
 
 from service.adapters.redis_link import bulk
-from service.adapters.redis_records import key_bulk
+from service.adapters.redis_records import doubted, key_bulk, verdict
 from service.adapters.redis_store import RedisStore, redis_key
 from service.core import record
-from service.core.errors import OutcomeUnknown, StoreFull, StoreUnavailable
+from service.core.errors import MovedOn, OutcomeUnknown, StoreFull, StoreUnavailable
 from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Session, SessionKey
 from service.http_limits import MAX_URL_BYTES
@@ -60,6 +60,16 @@ async def near(server: RedisServer) -> AsyncIterator[RedisStore]:
     store = RedisStore(server.url)
     yield store
     await store.close()
+
+
+def test_what_is_not_confirmed_proves_nothing() -> None:
+    """A record that came in the place of another may be forgotten, and that with it."""
+    doubt = OutcomeUnknown("not confirmed")
+    moved = verdict(session(2), step().version, step().record, repeated=True)
+    assert isinstance(moved, MovedOn)
+    assert moved.version == session(2)[record.VERSION_SLICE]
+    assert doubted(moved, doubt) is doubted(None, doubt) is doubt
+    assert doubted(Lost(None), doubt) == Lost(None)
 
 
 @pytest.mark.usefixtures("direct")
@@ -169,8 +179,8 @@ async def test_out_of_memory_leaves_every_record_whole_and_tells_each_session(
             await near.create(SessionKey("faults", "one too many"), session())
         direct.config_set("maxmemory", 0)
     stored = dict(zip(keys, await near.load(keys), strict=True))
-    for key, verdict in zip(keys, verdicts[:50], strict=True):
-        made = verdict is None or verdicts[50 + keys.index(key)] is None
+    for key, told in zip(keys, verdicts[:50], strict=True):
+        made = told is None or verdicts[50 + keys.index(key)] is None
         assert record.decode(stored[key] or b"").step == (1 if made else 0)
 
 

@@ -141,10 +141,10 @@ def test_a_group_of_the_same_sessions_begins_while_the_last_one_is_written() -> 
     assert former.take(0.0) is None
     assert former.sent(first)
     second = taken(former)
-    assert second.behind is first
+    assert second.before is first
     assert not former.sent(second), "two are written, and that is enough"
     former.done(first)
-    assert second.behind is None
+    assert second.before is None
     third = taken(former)
     assert [numbers(batch) for batch in (first, second, third)] == [
         {"a": [n], "b": [n + 1], "c": [n + 2]} for n in (10, 20, 30)
@@ -180,10 +180,10 @@ def test_groups_of_the_same_sessions_follow_one_another_even_where_the_first_sta
     for _ in range(3):
         batch = taken(former)
         former.sent(batch)
-        behind.append(batch.behind)
+        behind.append(batch.before)
         batches.append(batch)
-        if batch.behind is not None:
-            former.done(batch.behind)
+        if batch.before is not None:
+            former.done(batch.before)
     assert [numbers(batch) for batch in batches] == [{"a": [n], "b": [n + 1], "c": [n + 2]} for n in (10, 20, 30)]
     assert behind == [None, *batches[:2]]
 

@@ -160,7 +160,7 @@ class Former(RuleBasedStateMachine):
             self.ended.update(step for step in turn.steps if step not in left)
             if left := [replace(step, group=0) for step in left]:
                 again.append(Turn(turn.key, left))
-        before, following = batch.behind, batch.followed
+        before, following = batch.before, batch.next
         self.former.done(batch, again)
         if before is not None:
             self.left[batch] = again  # of it nothing is known before that has ended
