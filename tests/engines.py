@@ -11,6 +11,7 @@ from service.core.errors import (
 from service.core.ports import Commit, Lost
 from service.core.session import Result, SessionKey, Timestep
 from service.engine import Engine
+from service.frame import Frame
 from service.sessions import Sessions
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -65,3 +66,13 @@ async def opened(sessions: Sessions, *names: str, ttl_s: int | None = None) -> N
     """Open sessions of the demo model."""
     for name in names:
         await sessions.open(key(name), "hotspot", ttl_s=ttl_s)
+
+
+def told(frame: Frame) -> list[Result | ConveyorError]:
+    """Return what became of each timestep of a frame that has ended."""
+    found: dict[int, Result | ConveyorError] = dict(frame.outcomes)
+    for start, steps, outputs in frame.answers:
+        for row, step in enumerate(steps):
+            assert start + row not in found, "each ends once"
+            found[start + row] = Result(step, {name: output[row] for name, output in outputs.items()})
+    return [found[i] for i in range(len(frame))]

@@ -17,7 +17,7 @@ from service.engine import Engine
 from service.frame import Frame
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
-from tests.engines import CountingStore, X, key, one
+from tests.engines import CountingStore, X, key, one, told
 
 KEYS = [key(i) for i in range(8)]
 
@@ -35,12 +35,7 @@ def submitted(
 async def ended(frame: Frame) -> list[Result | ConveyorError]:
     """Return what became of each of a frame's timesteps."""
     await asyncio.wait_for(asyncio.shield(frame.ended), 10)
-    found: dict[int, Result | ConveyorError] = dict(frame.outcomes)
-    for start, steps, outputs in frame.answers:
-        for row, step in enumerate(steps):
-            assert start + row not in found, "each ends once"
-            found[start + row] = Result(step, {name: output[row] for name, output in outputs.items()})
-    return [found[i] for i in range(len(frame))]
+    return told(frame)
 
 
 def codes(outcomes: Sequence[Result | ConveyorError]) -> list[object]:

@@ -41,6 +41,7 @@ from service.frame import Frame
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
 from tests.budget import examples
+from tests.engines import told
 from tests.faulty_store import Fate, FaultyStore
 from tests.servers import RedisServer
 
@@ -217,9 +218,9 @@ class Clients(RuleBasedStateMachine):
             x = np.array([timestep.values for timestep in timesteps], np.float64)
             frame = self.engine.submit_frame(keys, x, np.array(steps, np.uint64))
             assert frame is not None
-            told = [asyncio.get_running_loop().create_future() for _ in keys]
-            frame.ended.add_done_callback(lambda _: _tell(frame, told))
-            self.sent += map(Sent, keys, timesteps, told)
+            futures = [asyncio.get_running_loop().create_future() for _ in keys]
+            frame.ended.add_done_callback(lambda _: _tell(frame, futures))
+            self.sent += map(Sent, keys, timesteps, futures)
 
         self.runner.run(submit())
         if not number:
@@ -317,16 +318,10 @@ class Clients(RuleBasedStateMachine):
         return [self.rows + 0.25, self.rows / 4]  # unlike all others, with sums that are exact in any order
 
 
-def _tell(frame: Frame, told: Sequence[asyncio.Future[Result]]) -> None:
+def _tell(frame: Frame, futures: Sequence[asyncio.Future[Result]]) -> None:
     """Let each timestep of a frame know what became of it."""
-    found: dict[int, Result | ConveyorError] = dict(frame.outcomes)
-    for start, steps, outputs in frame.answers:
-        for row, step in enumerate(steps):
-            assert start + row not in found, "each ends once"
-            found[start + row] = Result(step, {name: output[row] for name, output in outputs.items()})
-    for row, future in enumerate(told):
+    for future, outcome in zip(futures, told(frame), strict=True):
         if not future.done():
-            outcome = found[row]
             future.set_exception(outcome) if isinstance(outcome, ConveyorError) else future.set_result(outcome)
 
 

@@ -77,7 +77,7 @@ class BatchFormer(Generic[K, S]):
 
     def add_group(self, group: Group[K, S]) -> None:
         """Put a group behind what else its sessions have to do. They are of one tenant, and at least one."""
-        tenant = self._rounds.enter(self._tenant_of(group.keys[0]))
+        tenant = self._tenant(group.keys[0])
         self._groups[group] = None
         if self._lines.add_group(group) or (group.before is not None and may_be_taken(group, len(group))):
             self._make_ready(group)
@@ -199,7 +199,7 @@ class BatchFormer(Generic[K, S]):
                 self._go_on(key, line)
 
     def _repeat(self, turn: Turn[K, S]) -> None:
-        tenant = self._rounds.enter(self._tenant_of(turn.key))
+        tenant = self._tenant(turn.key)
         length = sum(step.length for step in turn.steps)
         tenant.waiting += length
         self.waiting += length
@@ -208,22 +208,25 @@ class BatchFormer(Generic[K, S]):
     def _go_on(self, key: K, line: Line[S, K]) -> None:
         following = line[0]
         if not isinstance(following, Group):
-            self._rounds.make_ready(self._rounds.enter(self._tenant_of(key)), self._forming.lane(following), key)
+            self._rounds.make_ready(self._tenant(key), self._forming.lane(following), key)
             return
         del line[0]
         following.behind -= 1
         if not following.behind:
             self._make_ready(following)
 
+    def _tenant(self, key: K) -> Tenant[K | Group[K, S]]:
+        return self._rounds.enter(self._tenant_of(key))
+
     def _make_ready(self, group: Group[K, S]) -> None:
         if not group.ready:
             group.ready = True
-            self._rounds.make_ready(self._rounds.enter(self._tenant_of(group.keys[0])), Lane.SHORT, group)
+            self._rounds.make_ready(self._tenant(group.keys[0]), Lane.SHORT, group)
 
     def _withdraw(self, group: Group[K, S]) -> None:
         if group.ready:
             group.ready = False
-            self._rounds.withdraw(self._rounds.enter(self._tenant_of(group.keys[0])), Lane.SHORT, group)
+            self._rounds.withdraw(self._tenant(group.keys[0]), Lane.SHORT, group)
 
     def _has_place(self, lane: Lane, *, early: bool) -> bool:
         before = self._in_flight[lane]

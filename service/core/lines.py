@@ -41,10 +41,7 @@ class Lines(Generic[K, S]):
     def add(self, key: K, step: S) -> bool:
         """Put a step behind the session's others. Returns whether it is the only one."""
         line = self._lines.get(key)
-        if line:
-            line.append(step)
-        else:
-            self._lines[key] = [step]
+        self._append(key, line, step)
         return line is None
 
     def add_group(self, group: Group[K, S]) -> bool:
@@ -63,6 +60,7 @@ class Lines(Generic[K, S]):
                 lines[key] = _NOTHING
             else:
                 self._append(key, line, group)
+                group.behind += 1
         return not group.behind
 
     def end(self, keys: Sequence[K]) -> Sequence[Line[S, K]]:
@@ -97,9 +95,9 @@ class Lines(Generic[K, S]):
             first = first.before
         return all(not line or line[-1] is first for line in lines)
 
-    def _append(self, key: K, line: Line[S, K], group: Group[K, S]) -> None:
+    def _append(self, key: K, line: Line[S, K] | None, entry: S | Group[K, S]) -> None:
+        """Put something into a session's line, which may be none yet, or the one that cannot be changed."""
         if line:
-            line.append(group)
+            line.append(entry)
         else:
-            self._lines[key] = [group]
-        group.behind += 1
+            self._lines[key] = [entry]

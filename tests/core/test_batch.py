@@ -108,9 +108,9 @@ ABC = ["a", "b", "c"]
 class Timesteps(Group[str, Step]):
     """A group of numbered steps: of the first session one less than of the second, and so on."""
 
-    def __init__(self, first: int, keys: list[str] = ABC) -> None:
-        super().__init__(keys, 99.0)
-        self._steps = [Step(first + i, group=first) for i in range(len(keys))]
+    def __init__(self, first: int) -> None:
+        super().__init__(ABC, 99.0)
+        self._steps = [Step(first + i, group=first) for i in range(len(ABC))]
 
     def step(self, i: int) -> Step:
         return self._steps[i]
@@ -120,8 +120,8 @@ def a_former(**options: int) -> BatchFormer[str, Step]:
     return BatchFormer(**{"max_sessions": 8, "crowd": 3} | options)
 
 
-def taken(former: BatchFormer[str, Step], most: int | None = None) -> Batch[str, Step]:
-    batch = former.take(0.0, most)
+def taken(former: BatchFormer[str, Step]) -> Batch[str, Step]:
+    batch = former.take(0.0)
     assert batch is not None
     return batch
 
@@ -157,8 +157,8 @@ def test_a_group_of_the_same_sessions_begins_while_the_last_one_is_written() -> 
 
 
 def test_where_most_of_a_batch_is_followed_the_next_begins_without_a_crowd() -> None:
-    former = a_former(crowd=8)
     for others in (3, 4):
+        former = a_former(crowd=8)
         former.add_group(Timesteps(10))
         for number in range(others):
             former.add(str(number), Step(number))
@@ -166,7 +166,6 @@ def test_where_most_of_a_batch_is_followed_the_next_begins_without_a_crowd() -> 
         former.add_group(Timesteps(20))
         assert former.sent(first) == (others == 3)
         assert (former.take(0.0) is not None) == (others == 3)
-        former = a_former(crowd=8)
 
 
 def test_groups_of_the_same_sessions_follow_one_another_even_where_the_first_stands_in_lines() -> None:
