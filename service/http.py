@@ -33,6 +33,7 @@ from service.plain_step import Head, StepReader
 
 _STATUS_LINE = b"HTTP/1.1 "
 _LENGTH = b"\r\ncontent-length: "
+_CLOSE = ((b"connection", b"close"),)
 
 
 class HttpProtocol(BoundedProtocol):
@@ -68,12 +69,15 @@ class HttpProtocol(BoundedProtocol):
             may_be_plain = self._services is not None and self._is_between()
             if not may_be_plain or not self._take(part + data, in_part=not part):
                 super().data_received(part + data)
-                if part and self._is_last:
-                    super().shutdown()  # it could not be told of before
 
     def on_message_begin(self) -> None:
         self._between_requests = False
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._between_requests = True
@@ -87,8 +91,14 @@ class HttpProtocol(BoundedProtocol):
         self.transport = self.transport.below  # type: ignore[attr-defined]
         super().handle_websocket_upgrade()
 
-    def shutdown(self) -> None:
+    def finish(self) -> None:
+        """Let the answer that is owed be the last, or the next one where none is."""
         self._is_last = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        self.finish()
         if self._kept is not None:
             self.let_in()
         if self._asked is None and not self._part:
@@ -103,7 +113,7 @@ class HttpProtocol(BoundedProtocol):
         """Answer what is kept with a refusal."""
         self._let_go()
         if not self.transport.is_closing():
-            self.transport.below.write(_turned_away(refusal))  # type: ignore[attr-defined]
+            self.transport.below.write(_turned_away(refusal, self._is_last))  # type: ignore[attr-defined]
             self._go_on()
 
     def _is_between(self) -> bool:
@@ -168,9 +178,7 @@ class HttpProtocol(BoundedProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        headers = [*self.server_state.default_headers, *response.raw_headers]
-        if self._is_last:
-            headers.append((b"connection", b"close"))
+        headers = [*self.server_state.default_headers, *response.raw_headers, *(_CLOSE if self._is_last else ())]
         self.transport.below.write(_whole(response, headers))  # type: ignore[attr-defined]
         self._go_on()
 
@@ -212,10 +220,10 @@ def _refused(head: Head, error: BaseException) -> Response:
     return failed("POST", f"/v1/sessions/{head.session_id}/steps", error)
 
 
-@lru_cache(maxsize=2)
-def _turned_away(refusal: Overloaded) -> bytes:
+@lru_cache(maxsize=4)
+def _turned_away(refusal: Overloaded, is_last: bool) -> bytes:
     response = problem_response(refusal)
-    return _whole(response, response.raw_headers)
+    return _whole(response, [*response.raw_headers, *(_CLOSE if is_last else ())])
 
 
 def _whole(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:

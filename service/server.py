@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -64,20 +66,60 @@ class Config(uvicorn.Config):
         self.lifespan_class = Lifespan
 
 
-_LAST_REQUESTS_S = 0.1
-"""From the last connection to the closing of those that have not asked for anything."""
+QUIET_S = 0.5
+"""How long nobody must have been answered before idle connections are closed."""
+LAST_REQUESTS_S = 1.0
+"""How long that is waited for."""
+_LOOK_EVERY_S = 0.02
 
 
 class Server(uvicorn.Server):
-    """Ends without cutting off who has just connected, and is about to ask: uvicorn closes what has no request yet."""
+    """Ends without cutting off who has just connected, or is about to ask.
+
+    A proxy that sends a request over a connection which is being closed cannot know whether it was taken, and must not
+    send a `POST` again: its client gets a 502 (docs/decisions/0016). So whoever has connected is let in before the port
+    is closed, the next answer on each connection says that it is the last, and what is idle is closed only when all has
+    been quiet for a while. uvicorn closes all of it at once.
+    """
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        late = [connection for listener in sockets or [] for connection in _waiting(listener)]
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        await asyncio.sleep(_LAST_REQUESTS_S)
+        await asyncio.gather(*map(self._let_in, late), return_exceptions=True)
+        await self._last_requests()
         await super().shutdown(sockets)
+
+    async def _let_in(self, connection: socket.socket) -> None:
+        def protocol() -> HttpProtocol:
+            made = HttpProtocol(self.config, self.server_state, self.lifespan.state)
+            made.finish()
+            return made
+
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
+
+    async def _last_requests(self) -> None:
+        loop = asyncio.get_running_loop()
+        answered = self.server_state.total_requests
+        quiet_until, end = loop.time() + QUIET_S, loop.time() + LAST_REQUESTS_S
+        while (left := self._connections()) and loop.time() < min(quiet_until, end) and not self.force_exit:
+            for connection in left:
+                connection.finish()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            if answered != (answered := self.server_state.total_requests):
+                quiet_until = loop.time() + QUIET_S
+
+    def _connections(self) -> list[HttpProtocol]:
+        return [each for each in self.server_state.connections if isinstance(each, HttpProtocol)]
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept who has connected and was not yet let in: the system would reset them with the listener's end."""
+    with suppress(OSError):  # nobody is there, as a rule
+        while True:
+            yield listener.accept()[0]
 
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}

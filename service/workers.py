@@ -129,6 +129,11 @@ class Workers(Multiprocess):
             self.processes[index] = new
             self._end([old])
 
+    def terminate_all(self) -> None:
+        super().terminate_all()
+        for listener in self.sockets:
+            listener.close()  # whoever connected from now on would wait for nobody
+
     def join_all(self) -> None:
         # Who asks a second time wants no drain: a worker that gets its first signal again ends at once.
         self._join(self.processes, hurry=True)
