@@ -4,7 +4,6 @@ Those of one model are rows of one matrix: a batch takes its sessions' rows out,
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -12,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.columns import Layout, Rows
+from service.core.index import Index
 from service.core.recency import Recency
 from service.core.record import life_of
 from service.core.roster import Roster
 from service.core.session import SessionKey
 from service.core.slab import Slab
 
-BESIDE = 320
+BESIDE = 256
 """Bytes that are counted for a session beside its record: what a process grew by beyond the records, for each of a
 million sessions with ids of 36 characters, and a little more (docs/decisions/0476)."""
 
 _FEWEST = 256
-_NOBODY = ("", "")
 _ROW_BITS = 40
 _ROW = 2**_ROW_BITS - 1
 _DEAD_AFTER = 1024
@@ -65,16 +64,13 @@ class _Known(NamedTuple):
 class RecordCache:
     """A mapping from sessions to records that takes `size` bytes at most, and forgets the one untouched for longest.
 
-    A session is an entry, which has a number. The garbage collector has nothing to follow here, however many sessions
-    there are: it stops to watch tuples of strings, and numbers it never does.
+    A session is an entry, which has a number.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._used = 0
-        self._entries: dict[tuple[str, str], int] = {}
-        self._keys: list[tuple[str, str]] = []
-        self._free: list[int] = []
+        self._index = Index()
         self._places: NDArray[np.int64] = np.empty(_FEWEST, np.int64)
         """Where an entry's record is: the slab's number, and behind it the row."""
         self._slabs: dict[Layout, Slab] = {}
@@ -86,7 +82,7 @@ class RecordCache:
         self._known: WeakKeyDictionary[Roster, _Known] = WeakKeyDictionary()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index)
 
     @property
     def used(self) -> int:
@@ -94,7 +90,7 @@ class RecordCache:
         return self._used
 
     def get(self, key: SessionKey) -> tuple[bytes, Layout] | None:
-        entry = self._entries.get(key)
+        entry = self._index.get(key)
         if entry is None:
             return None
         self._recency.touch((entry,))
@@ -103,7 +99,7 @@ class RecordCache:
 
     def put(self, key: SessionKey, record: bytes, layout: Layout) -> None:
         """Keep a record that fits its layout."""
-        slab, entry = self._slabs.get(layout), self._entries.get(key)
+        slab, entry = self._slabs.get(layout), self._index.get(key)
         if slab is not None and entry is not None:
             held, row = self._place(entry)
             if held is slab:
@@ -111,17 +107,18 @@ class RecordCache:
                 return
         self.put_rows([key], layout, layout.rows([record]))
 
-    def drop(self, key: tuple[str, str]) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is None:
-            return
+    def drop(self, key: SessionKey) -> None:
+        entry = self._index.get(key)
+        if entry is not None:
+            self._drop(entry)
+
+    def _drop(self, entry: int) -> None:
         slab, row = self._place(entry)
         self._moves += 1
         moved = slab.remove(row)
         if moved is not None:
             self._places[moved] = self._places[entry]
-        self._keys[entry] = _NOBODY
-        self._free.append(entry)
+        self._index.remove(entry)
         self._recency.forget(entry)
         self._used -= _cost(slab.layout)
         if not len(slab):  # of a model that is served no longer, perhaps
@@ -143,7 +140,7 @@ class RecordCache:
         return known.found, []
 
     def _find(self, keys: Sequence[SessionKey]) -> tuple[list[int], list[Found], list[int]]:
-        entries = self._numbers(keys)
+        entries = self._index.numbers(keys)
         at: Sequence[int] = range(len(keys))
         missing: list[int] = []
         here = entries >= 0
@@ -165,7 +162,7 @@ class RecordCache:
             place.slab.rows[place.rows] = records
             return
         slab = self._slabs.get(layout)
-        entries = self._numbers(keys)
+        entries = self._index.numbers(keys)
         if slab is None or not self._are_in(slab, entries):
             slab = self._new_slab(layout) if slab is None else slab
             fits = min(slab.capacity, self._most(layout))
@@ -177,15 +174,11 @@ class RecordCache:
                     return
             self._admit(keys, slab)
             self._newcomers += len(keys)
-            entries = self._numbers(keys)
+            entries = self._index.numbers(keys)
         slab.rows[self._places[entries] & _ROW] = records
         if self._newcomers >= _DEAD_AFTER:  # who came now is among those that are looked at
             self._forget_dead(2 * self._newcomers, now_ms=life_of(records[-1].data)[0])
             self._newcomers = 0
-
-    def _numbers(self, keys: Sequence[SessionKey]) -> NDArray[np.int64]:
-        """Return the entries of sessions, -1 for those that are not here."""
-        return np.fromiter(map(self._entries.get, keys, repeat(-1)), np.int64, len(keys))
 
     def _place(self, entry: int) -> tuple[Slab, int]:
         place = int(self._places[entry])
@@ -220,37 +213,38 @@ class RecordCache:
     def _admit(self, keys: Sequence[SessionKey], slab: Slab) -> None:
         """Give sessions, no more than fit, a row in a slab each, where they have none."""
         for key in keys:
-            entry = self._entries.get(key)
+            entry = self._index.get(key)
             if entry is not None and self._place(entry)[0] is not slab:
-                self.drop(key)
-        entries = self._numbers(keys)
+                self._drop(entry)
+        entries = self._index.numbers(keys)
         self._recency.touch(entries[entries >= 0].tolist())
         new = np.flatnonzero(entries < 0).tolist()
         excess = len(slab) + len(new) - slab.capacity
         if excess > 0 and slab.capacity < self._most(slab.layout):
             self._thin_out(slab, excess, kept=len(keys) - len(new))
         for i in new:
-            plain = keys[i].tenant, keys[i].session_id
             entry = self._taken_over(slab)
-            self._entries[plain] = entry = self._new_entry(slab) if entry is None else entry
-            self._keys[entry] = plain
-        self._recency.touch(self._numbers(keys).tolist())
+            if entry is None:
+                self._new_entry(keys[i], slab)
+            else:
+                self._index.pass_on(entry, keys[i])
+        self._recency.touch(self._index.numbers(keys).tolist())
 
     def _forget_dead(self, most: int, now_ms: int) -> None:
         """Forget those that have expired of the sessions that were left alone for longest, up to one that has not."""
-        for _ in range(min(most, len(self._entries))):
+        for _ in range(min(most, len(self._index))):
             oldest = self._recency.oldest()
             slab, row = self._place(oldest)
             if life_of(slab.rows[row].data)[1] > now_ms:
                 return
-            self.drop(self._keys[oldest])
+            self._drop(oldest)
 
     def _thin_out(self, slab: Slab, count: int, *, kept: int) -> None:
         """Forget so many sessions of a slab, or more, as to look through it takes long; but not the last `kept`."""
         some = min(max(count, len(slab) // _FORGOTTEN_AT_ONCE), len(slab) - kept)
         order = np.argsort(self._recency.last_touches(slab.owners))[:some]
         for entry in slab.owners[order].tolist():
-            self.drop(self._keys[entry])
+            self._drop(entry)
 
     def _taken_over(self, slab: Slab) -> int | None:
         """Forget sessions until there is room for one in this slab; return the entry of the last, if it was in it."""
@@ -259,23 +253,18 @@ class RecordCache:
             if self._places[oldest] >> _ROW_BITS == slab.number:
                 self._moves += 1
                 self._recency.forget(oldest)
-                del self._entries[self._keys[oldest]]
                 return oldest
-            self.drop(self._keys[oldest])
+            self._drop(oldest)
         return None
 
-    def _new_entry(self, slab: Slab) -> int:
-        """Return an entry with a row in this slab."""
+    def _new_entry(self, key: SessionKey, slab: Slab) -> None:
+        """Make an entry, with a row in this slab."""
         self._slabs[slab.layout] = self._numbered[slab.number] = slab  # not yet, or no longer, where it has no others
-        if not self._free:
-            self._free.append(len(self._keys))
-            self._keys.append(_NOBODY)
-        entry = self._free.pop()
+        entry = self._index.add(key)
         if entry == len(self._places):
             self._places = np.concatenate([self._places, np.empty_like(self._places)])
         self._places[entry] = slab.number << _ROW_BITS | slab.add(entry)
         self._used += _cost(slab.layout)
-        return entry
 
 
 def _cost(layout: Layout) -> int:
