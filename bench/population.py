@@ -22,7 +22,7 @@ from bench.servers import Redis, Server
 from bench.traffic import Row, request, row_at, session_id, share
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
-from service.core import packing
+from service.core import packed
 from service.core.access import ANYBODY
 from service.core.session import SessionKey
 
@@ -78,7 +78,7 @@ def _parts(prefix: str, count: int, tenant: str) -> Iterator[list[bytes]]:
 
     def sets(some: range) -> list[bytes]:
         records = [record_of(model, SEEDED_STEPS, held[i % DISTINCT], forecasts[i % DISTINCT]) for i in some]
-        values = zip(some, packing.pack(records), strict=True)
+        values = zip(some, packed.pack(records), strict=True)
         return [pack(b"SET", _key(tenant, prefix, i), value, b"PX", TTL_MS) for i, value in values]
 
     return map(sets, _ranges(count))

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a short way for plain steps, and with head and body of a response in one write.
+"""uvicorn's HTTP protocol with a short way for plain steps, and each response in one write (`service.cork`).
 
 A step that is known by its bytes (`service.plain_step`) goes to the engine from here, and its answer is written when it
 is there: without a parser, ASGI and a task (docs/decisions/0012). All else is uvicorn's, and what comes behind it, too,
@@ -6,9 +6,6 @@ until that is answered.
 
 A process that is sent more than it can do must not spend its time on saying so. Until there is room for a step, or it
 is refused, nothing is made of its body, see `service.entrance`.
-
-Written apart, as uvicorn does, head and body are two system calls, and most often two packets for the client to wake up
-for: a tenth of the cost of a step.
 """
 
 import asyncio
@@ -28,16 +25,15 @@ from service.core import access
 from service.core.access import ANYBODY
 from service.core.errors import ConveyorError, Overloaded, Unauthenticated
 from service.core.session import SessionKey
+from service.cork import Cork
 from service.http_limits import BoundedProtocol
 from service.plain_step import Head, StepReader
 
-_STATUS_LINE = b"HTTP/1.1 "
-_LENGTH = b"\r\ncontent-length: "
 _CLOSE = ((b"connection", b"close"),)
 
 
 class HttpProtocol(BoundedProtocol):
-    """See the module. Writes through a `_Cork`. Where each request is to be logged, there is no short way."""
+    """See the module. Writes through a `Cork`. Where each request is to be logged, there is no short way."""
 
     _services: Services | None = None  # of the short way
     _steps: StepReader
@@ -50,7 +46,7 @@ class HttpProtocol(BoundedProtocol):
     _is_last = False
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(_Cork(transport))
+        super().connection_made(Cork(transport))
         if not self.access_log:
             self._services = self.app_state.get("services")  # not there in an application that is not ours
         self._steps = StepReader(self.config.max_body_bytes)
@@ -230,35 +226,3 @@ def _whole(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return a response as it goes over the wire."""
     fields = b"".join([b"%b: %b\r\n" % header for header in headers])
     return b"".join((STATUS_LINE[response.status_code], fields, b"\r\n", response.body))
-
-
-class _Cork:
-    """A transport that holds back the head of a response until its body comes, if it says that one will.
-
-    Nothing is written where the client has left: of several requests in flight, uvicorn tells the last alone.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self.below = transport
-        self._head = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.below, name)
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(_STATUS_LINE) and _LENGTH in data:
-            self._head = data
-            return
-        if not self.below.is_closing():
-            self.below.write(data)
-
-    def pull(self) -> None:
-        """Write what is held back."""
-        if self._head:
-            self.write(b"")
-
-    def close(self) -> None:
-        self.pull()
-        self.below.close()

@@ -18,7 +18,7 @@ from bench.records import TTL_MS, record_of
 from bench.resp import Link, pack
 from service.adapters.onnx_model import OnnxModel
 from service.adapters.redis_store import redis_key
-from service.core import packing, record
+from service.core import packed, record
 from service.core.session import SessionKey
 
 EPOCH = 7
@@ -67,7 +67,7 @@ def _records(job: AloneJob, batch: int, step: int) -> list[bytes]:
         return random.random(count, np.float32).tobytes()
 
     spec = model.spec
-    return packing.pack(
+    return packed.pack(
         [record_of(model, step, floats(spec.state_size), floats(spec.output_size), EPOCH) for _ in range(batch)]
     )
 

@@ -26,7 +26,7 @@ from service.adapters.redis_records import (
 from service.adapters.redis_store import unconfirmed
 from service.adapters.redis_url import shown
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
-from service.core.packing import unpack
+from service.core.packed import unpack
 from service.core.ports import Commit, Lost, Page, StoreHealth
 from service.core.session import SessionKey
 

@@ -16,7 +16,8 @@ import numpy as np
 from service.adapters.redis_link import DEMOTED, bulk
 from service.core.columns import Rows
 from service.core.errors import ConveyorError, MovedOn, StoreFull, StoreUnavailable
-from service.core.packing import pack, packing_of, unpack
+from service.core.packed import pack, unpack
+from service.core.packing import packing_of
 from service.core.ports import Commit, Lost
 from service.core.record import EPOCH_SLICE, HEADER, TTL_SLICE, VERSION_SLICE, step_of, ttl_s_of
 from service.core.roster import Roster

@@ -20,9 +20,8 @@ words, the next into those behind, and so on.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +29,11 @@ from numpy.typing import NDArray
 from service.core.columns import Rows
 from service.core.record import FLOAT_BYTES, FORMAT, FORMAT_AT, HEADER, LENGTHS_SLICE, PACKED
 
-T = TypeVar("T")
-
 Mask = NDArray[np.bool_]
 Words = NDArray[np.uint32]
 
-_PACKED = bytes([PACKED])
+_FORM = bytes([PACKED])
 _PIECES = 10
-_FEWEST = 6
-"""Records from which on a matrix of them costs less than one after the other."""
 _LANE = 32
 _HIGHEST_TOP, _ZEROS = 127, 128
 _REDIS_BYTES = 6
@@ -54,85 +49,21 @@ _MAGNITUDE, _SPARE, _OWN, _UNSIGNED = (_word(n) for n in (0x0FFF_FFFF, 0x7000_00
 _ONE, _TOPS_BELOW, _TOP_AT, _SIGN_AT = (_word(n) for n in (1, 15, 24, 31))
 _TO_SPARE = np.arange(28, -2, -3, dtype=np.uint32)
 """By how many bits each piece of a number is moved to where it is kept."""
-_ALL = np.array([True])
-
-
-def pack(records: Sequence[bytes]) -> list[bytes]:
-    """Return plain records packed, each that fits and that takes less memory so; the others as they are."""
-    return [_packed(record) for record in records] if len(records) < _FEWEST else _by_kind(records, pack_rows)
-
-
-def unpack(values: Sequence[T]) -> list[T | bytes]:
-    """Return packed records as they were before, and all else, be it damaged or no record, as it is."""
-    found: list[T | bytes] = list(values)
-    places = [
-        i for i, value in enumerate(values) if isinstance(value, bytes) and value[FORMAT_AT : FORMAT_AT + 1] == _PACKED
-    ]
-    if places:
-        records = _by_kind([cast("bytes", values[i]) for i in places], unpack_rows)
-        for i, record in zip(places, records, strict=True):
-            found[i] = record
-    return found
-
-
-def pack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
-    """Pack plain records of one kind: names, states and outputs are as long in one as in all.
-
-    Returns them packed and which of them fitted, or None where it gains nothing. The mask is as long as the records are
-    many, or of one entry that holds for all.
-    """
-    packing = packing_of(rows)
-    if packing is None:
-        return None
-    packed = np.empty((len(rows), packing.packed_size), np.uint8)
-    return packed, packing.pack(rows, packed)
-
-
-def unpack_rows(rows: Rows) -> tuple[Rows, Mask] | None:
-    """Unpack records of one kind. Returns what `pack_rows` does, or None where they are not as long as packed ones."""
-    packing = packing_of(rows, packed=True)
-    return None if packing is None else (packing.unpack(rows), _ALL)
+ALL = np.array([True])
+"""A mask: all of them."""
 
 
 def packing_of(rows: Rows, *, packed: bool = False) -> "Packing | None":
     """Return how records of one kind, plain or packed ones, are packed; None where that gains nothing."""
-    packing = _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], packed)
+    return packing_of_one(rows[0].tobytes(), packed=packed)
+
+
+def packing_of_one(record: bytes, *, packed: bool = False) -> "Packing | None":
+    """Do for a record what `packing_of` does for those of one kind."""
+    if len(record) < HEADER.size:
+        return None
+    packing = _remembered(record[LENGTHS_SLICE], len(record), packed)
     return packing if packing and packing.gains else None
-
-
-def _packed(record: bytes) -> bytes:
-    packing = _remembered(record[LENGTHS_SLICE], len(record), False) if len(record) >= HEADER.size else None
-    if packing is None or not packing.gains:
-        return record
-    return packing.pack_one(record) or _changed([record], pack_rows)[0]
-
-
-def _by_kind(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask] | None]) -> list[bytes]:
-    """Return records changed, where they can be."""
-    if len(set(map(len, records))) <= 1 and len({record[LENGTHS_SLICE] for record in records}) <= 1:
-        return _changed(records, change)  # nearly always
-    kinds = [(len(record), record[LENGTHS_SLICE]) for record in records]
-    found = list(records)
-    for kind in set(kinds):
-        same = [i for i, each in enumerate(kinds) if each == kind]
-        for i, record in zip(same, _changed([records[i] for i in same], change), strict=True):
-            found[i] = record
-    return found
-
-
-def _changed(records: Sequence[bytes], change: Callable[[Rows], tuple[Rows, Mask] | None]) -> list[bytes]:
-    """Do for records of one kind what `_by_kind` does."""
-    if not records or len(records[0]) < HEADER.size:
-        return list(records)
-    done = change(np.frombuffer(b"".join(records), np.uint8).reshape(len(records), -1))
-    if done is None:
-        return list(records)
-    rows, fitted = done
-    whole, size = rows.tobytes(), rows.shape[1]
-    made = [whole[start : start + size] for start in range(0, len(whole), size)]
-    if fitted.all():
-        return made
-    return [new if fits else record for new, record, fits in zip(made, records, fitted.tolist(), strict=True)]
 
 
 class Packing:
@@ -162,7 +93,7 @@ class Packing:
 
     def pack(self, rows: Rows, packed: Rows) -> Mask:
         """Pack plain records into the rows of `packed`, (batch, `packed_size`), and return which of them fitted."""
-        words, fitted = _words(rows[:, self._tops_at :].copy()), _ALL
+        words, fitted = _words(rows[:, self._tops_at :].copy()), ALL
         tops, bases = self._expected
         words -= bases
         # What is taken away is added again, modulo 2^32: any number comes back that leaves the spare bits empty.
@@ -197,7 +128,7 @@ class Packing:
         turned = ((cut ^ (signs << 31)) << 1) | signs
         for i in range(_PIECES):
             words |= ((turned << (28 - 3 * i)) & self._cut_spare) << (_LANE * self._cut * i)
-        head = record[:FORMAT_AT] + _PACKED + record[FORMAT_AT + 1 : self._tops_at] + self._expected_tops
+        head = record[:FORMAT_AT] + _FORM + record[FORMAT_AT + 1 : self._tops_at] + self._expected_tops
         return head + words.to_bytes(FLOAT_BYTES * self._words, "little")
 
     def unpack(self, rows: Rows) -> Rows:

@@ -13,7 +13,7 @@ from service.adapters.redis_records import redis_key
 from service.adapters.redis_store import RedisStore
 from service.core import record
 from service.core.errors import InvalidRecord
-from service.core.packing import pack
+from service.core.packed import pack
 from service.core.ports import Commit, Lost
 from service.core.session import ModelRef, Result, Session, SessionKey
 from service.engine import Engine

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.core import record
 from service.core.errors import InvalidRecord
-from service.core.packing import pack, pack_rows, unpack, unpack_rows
+from service.core.packed import pack, pack_rows, unpack, unpack_rows
 from service.core.session import ModelRef, Session
 from tests.budget import examples
 
