@@ -18,7 +18,7 @@ from service.core.roster import Roster
 from service.core.session import SessionKey
 from service.core.slab import Slab
 
-BESIDE = 256
+BESIDE = 320
 """Bytes that are counted for a session beside its record: what a process grew by beyond the records, for each of a
 million sessions with ids of 36 characters, and a little more (docs/decisions/0476)."""
 

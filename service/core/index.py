@@ -1,78 +1,58 @@
 """Numbers for sessions."""
 
 from collections.abc import Sequence
-from sys import intern
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.core.session import SessionKey
 
-_NONE: dict[str, int] = {}
-
-
-class _Tenants(dict[str, dict[str, int]]):
-    """The sessions of each tenant by their ids, and none of a stranger's."""
-
-    def __missing__(self, tenant: str) -> dict[str, int]:
-        return _NONE
+_NOBODY = ("", "")
 
 
 class Index:
     """A number for each session, from 0 on; a number that has come free is given to the next one.
 
-    Among a million sessions most of a look-up is waiting for memory, one object after the other. So a tenant's sessions
-    have a dictionary of their own: that of strings leads to the string itself, that of tuples to the tuple first, and
-    then to it. The garbage collector has nothing to follow here.
+    The garbage collector has nothing to follow here, however many sessions there are: it stops to watch tuples of
+    strings, and numbers it never does. So the keys are plain tuples; a `SessionKey` equals its own.
     """
 
     def __init__(self) -> None:
-        self._numbers = _Tenants()
-        self._tenants: list[str] = []
-        self._ids: list[str] = []
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._keys: list[tuple[str, str]] = []
         self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._ids) - len(self._free)
+        return len(self._numbers)
 
     def get(self, key: SessionKey) -> int | None:
-        tenant, session_id = key
-        return self._numbers[tenant].get(session_id)
+        return self._numbers.get(key)
 
     def numbers(self, keys: Sequence[SessionKey]) -> NDArray[np.int64]:
         """Return the numbers of sessions, -1 for those that have none."""
-        of = self._numbers
-        return np.fromiter([of[tenant].get(session_id, -1) for tenant, session_id in keys], np.int64, len(keys))
+        return np.fromiter(map(self._numbers.get, keys, repeat(-1)), np.int64, len(keys))
 
     def add(self, key: SessionKey) -> int:
         """Give a number to a session that has none."""
         if not self._free:
-            self._free.append(len(self._ids))
-            self._tenants.append("")
-            self._ids.append("")
+            self._free.append(len(self._keys))
+            self._keys.append(_NOBODY)
         number = self._free.pop()
         self._give(number, key)
         return number
 
     def remove(self, number: int) -> None:
         """Take a number from its session."""
-        self._take(number)
-        self._tenants[number] = self._ids[number] = ""
+        del self._numbers[self._keys[number]]
+        self._keys[number] = _NOBODY
         self._free.append(number)
 
     def pass_on(self, number: int, key: SessionKey) -> None:
         """Give a session's number to another one, which has none."""
-        self._take(number)
+        del self._numbers[self._keys[number]]
         self._give(number, key)
 
     def _give(self, number: int, key: SessionKey) -> None:
-        self._tenants[number] = tenant = intern(key.tenant)
-        self._ids[number] = key.session_id
-        self._numbers.setdefault(tenant, {})[key.session_id] = number
-
-    def _take(self, number: int) -> None:
-        tenant = self._tenants[number]
-        sessions = self._numbers[tenant]
-        del sessions[self._ids[number]]
-        if not sessions:
-            del self._numbers[tenant]
+        self._keys[number] = plain = (key.tenant, key.session_id)
+        self._numbers[plain] = number

@@ -19,6 +19,28 @@ class _Page(NamedTuple):
     touches: NDArray[np.int64]
 
 
+class _Open:
+    """A page that is being written: touches come one by one where sessions do, and an array for each would take more
+    memory than a hundred touches."""
+
+    def __init__(self) -> None:
+        self._things = np.empty(_PAGE, np.int32)
+        self._touches = np.empty(_PAGE, np.int64)
+        self._length = 0
+
+    def has_room(self, count: int) -> bool:
+        return self._length + count <= _PAGE
+
+    def write(self, things: NDArray[np.int32], touches: NDArray[np.int64]) -> None:
+        end = self._length + len(things)
+        self._things[self._length : end] = things
+        self._touches[self._length : end] = touches
+        self._length = end
+
+    def page(self) -> _Page:
+        return _Page(self._things[: self._length], self._touches[: self._length])
+
+
 class Recency:
     """Things in the order in which they were touched last. They are numbered from 0, without great gaps.
 
@@ -36,6 +58,7 @@ class Recency:
         self._coming: list[tuple[int, int]] = []
         self._cleared: deque[_Page] = deque()
         self._written: deque[_Page] = deque()
+        self._open = _Open()
         self._length = 0
 
     @property
@@ -63,6 +86,8 @@ class Recency:
                 if self._last[thing] == touch:
                     return thing
                 self._coming.pop()
+            if not self._cleared and not self._written:
+                self._close()
             page = (self._cleared or self._written).popleft()
             self._length -= len(page.things)
             things, touches = self._valid(page)
@@ -84,9 +109,21 @@ class Recency:
         touches = np.arange(self._touched + 1, self._touched + 1 + len(things))
         self._touched += len(things)
         self._last[things] = touches  # of a thing that is there twice, the second
-        self._written.append(_Page(things, touches))
+        if not self._open.has_room(len(things)):
+            self._close()
+        if self._open.has_room(len(things)):
+            self._open.write(things, touches)
+        else:
+            self._written.append(_Page(things, touches))
         self._length += len(things)
         self._clear(2 * len(things))
+
+    def _close(self) -> None:
+        """Put the open page behind those that are written, if there is anything on it."""
+        page = self._open.page()
+        if len(page.things):
+            self._written.append(page)
+            self._open = _Open()
 
     def _clear(self, count: int) -> None:
         """Clear away what is void among the next `count` touches or so, where there is much of it."""

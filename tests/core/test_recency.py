@@ -1,5 +1,6 @@
 """Things come out in the order in which they were touched last, however often, and the log of touches stays short."""
 
+import tracemalloc
 from collections import OrderedDict
 from random import Random
 
@@ -55,3 +56,19 @@ def test_what_is_void_is_cleared_away(things: int, at_once: int, seed: int) -> N
             recency.touch([thing, thing])
     assert recency.length <= 4 * things + 4 * 1024
     assert recency.oldest() == min(last, key=last.__getitem__)
+
+
+def test_things_that_come_one_by_one_take_no_more_memory_than_many_at_once() -> None:
+    things = 5000
+    recency = Recency()
+    recency.touch(range(things))
+    tracemalloc.start()
+    try:
+        for _ in range(4 * things):
+            oldest = recency.oldest()
+            recency.forget(oldest)
+            recency.touch([oldest])
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 100 * things, "a touch is a dozen bytes, and there are a few for each thing"
