@@ -24,7 +24,7 @@ from service.stores import StartupError, embedded_redis
 from service.tls import TlsError, TlsFiles
 from service.workers import Workers, shared_folder
 
-SERVER_ENDS_WITHIN_S = 5.0
+SERVER_ENDS_WITHIN_S = 4.0
 """What a worker's end may take beyond the drain: the last words to sockets, the server's own end, the engine's."""
 
 cli = typer.Typer(

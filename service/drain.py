@@ -12,7 +12,7 @@ _LAST_WORDS_S = 0.5
 
 
 class Drain:
-    """Stands before the server's own signal handlers, which close every socket at once, while it is entered.
+    """Stands before the server's own signal handlers, which close every WebSocket at once, while it is entered.
 
     From the first signal on the process is not ready, so that nobody new is sent here. Steps that were admitted are
     answered; sockets read nothing more, get the answers that they wait for and are closed with 1012. What has not ended

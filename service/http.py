@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
 
 from service.api.dependencies import Services
 from service.api.gate import credential_of
@@ -32,9 +33,16 @@ from service.plain_step import Head, StepReader
 _CLOSE = ((b"connection", b"close"),)
 
 
+class EndingState(ServerState):
+    """What the connections of a server share. While it is `ending`, the next answer on each of them is the last."""
+
+    ending = False
+
+
 class HttpProtocol(BoundedProtocol):
     """See the module. Writes through a `Cork`. Where each request is to be logged, there is no short way."""
 
+    server_state: EndingState
     _services: Services | None = None  # of the short way
     _steps: StepReader
     _between_requests = True
@@ -43,7 +51,6 @@ class HttpProtocol(BoundedProtocol):
     _kept: tuple[Head, bytes] | None = None  # a step that waits for room
     _asked: Head | None = None  # a step that waits for its answer
     _further = b""  # what came behind either
-    _is_last = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Cork(transport))
@@ -72,8 +79,8 @@ class HttpProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self._is_last and self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self.server_state.ending:
+            self.finish()
 
     def on_message_complete(self) -> None:
         self._between_requests = True
@@ -88,16 +95,14 @@ class HttpProtocol(BoundedProtocol):
         super().handle_websocket_upgrade()
 
     def finish(self) -> None:
-        """Let the answer that is owed be the last, or the next one where none is."""
-        self._is_last = True
+        """Let the answer that is owed be the last. In a server that ends, so is that to whatever comes yet."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        self.finish()
         if self._kept is not None:
             self.let_in()
-        if self._asked is None and not self._part:
+        if self._asked is None and not self._part and not self._unfinished:
             super().shutdown()
 
     def let_in(self) -> None:
@@ -108,8 +113,9 @@ class HttpProtocol(BoundedProtocol):
     def turn_away(self, refusal: Overloaded) -> None:
         """Answer what is kept with a refusal."""
         self._let_go()
+        self.server_state.total_requests += 1
         if not self.transport.is_closing():
-            self.transport.below.write(_turned_away(refusal, self._is_last))  # type: ignore[attr-defined]
+            self.transport.below.write(_turned_away(refusal, self.server_state.ending))  # type: ignore[attr-defined]
             self._go_on()
 
     def _is_between(self) -> bool:
@@ -174,13 +180,17 @@ class HttpProtocol(BoundedProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        headers = [*self.server_state.default_headers, *response.raw_headers, *(_CLOSE if self._is_last else ())]
+        headers = [
+            *self.server_state.default_headers,
+            *response.raw_headers,
+            *(_CLOSE if self.server_state.ending else ()),
+        ]
         self.transport.below.write(_whole(response, headers))  # type: ignore[attr-defined]
         self._go_on()
 
     def _go_on(self) -> None:
         """Read what came meanwhile, or wait for the next request; there is none behind the last."""
-        if self._is_last:
+        if self.server_state.ending:
             self.transport.close()
             return
         further, self._further = self._further, b""

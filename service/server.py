@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
-from service.http import HttpProtocol
+from service.http import EndingState, HttpProtocol
 from service.settings import Settings
 from service.tls import TlsFiles, listening_context
 from service.websocket import WebSocketProtocol
@@ -66,11 +66,17 @@ class Config(uvicorn.Config):
         self.lifespan_class = Lifespan
 
 
+ENDS_WITHIN_S = 1.2
+"""From the closing of the port to that of the last connection, whatever is still asked or answered on it."""
+LAST_REQUESTS_WITHIN_S = 1.0
+"""The part of it in which connections may still ask, at most."""
 QUIET_S = 0.5
-"""How long nobody must have been answered before idle connections are closed."""
-LAST_REQUESTS_S = 1.0
-"""How long that is waited for."""
+"""How long nobody must have been answered for those that are idle to be closed before."""
+_HANDSHAKE_S = 0.1
+"""What all get who have just connected: none of them can be seen before its TLS handshake is done."""
 _LOOK_EVERY_S = 0.02
+_TOLD_TWICE = 2
+_BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
@@ -79,34 +85,47 @@ class Server(uvicorn.Server):
     A proxy that sends a request over a connection which is being closed cannot know whether it was taken, and must not
     send a `POST` again: its client gets a 502 (docs/decisions/0016). So whoever has connected is let in before the port
     is closed, the next answer on each connection says that it is the last, and what is idle is closed only when all has
-    been quiet for a while. uvicorn closes all of it at once.
+    been quiet for a while. uvicorn closes all of it at once. Who tells the service to end twice waits for none of this.
     """
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state: EndingState = EndingState()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        late = [connection for listener in sockets or [] for connection in _waiting(listener)]
+        end = asyncio.get_running_loop().time() + ENDS_WITHIN_S
+        late = [self._let_in(connection) for listener in sockets or [] for connection in _waiting(listener)]
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        await asyncio.gather(*map(self._let_in, late), return_exceptions=True)
+        self.server_state.ending = True
+        for connection in self._connections():
+            connection.finish()
         await self._last_requests()
+        for handshake in late:
+            handshake.cancel()
+        self.config.timeout_graceful_shutdown = max(end - asyncio.get_running_loop().time(), 0)  # type: ignore[assignment]
         await super().shutdown(sockets)
 
-    async def _let_in(self, connection: socket.socket) -> None:
-        def protocol() -> HttpProtocol:
-            made = HttpProtocol(self.config, self.server_state, self.lifespan.state)
-            made.finish()
-            return made
+    def _let_in(self, connection: socket.socket) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
 
-        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
+        async def handshake() -> None:
+            protocol = partial(HttpProtocol, self.config, self.server_state, self.lifespan.state)
+            with suppress(OSError):  # it has left again, or is no TLS
+                await loop.connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
+
+        return loop.create_task(handshake())
 
     async def _last_requests(self) -> None:
+        """Wait until nobody is left, or asks any more, or longer than that."""
         loop = asyncio.get_running_loop()
-        answered = self.server_state.total_requests
-        quiet_until, end = loop.time() + QUIET_S, loop.time() + LAST_REQUESTS_S
-        while (left := self._connections()) and loop.time() < min(quiet_until, end) and not self.force_exit:
-            for connection in left:
-                connection.finish()
+        seen_until, end = loop.time() + _HANDSHAKE_S, loop.time() + LAST_REQUESTS_WITHIN_S
+        answered, quiet_until = self.server_state.total_requests, loop.time() + QUIET_S
+        while loop.time() < min(quiet_until, end) and len(self._captured_signals) < _TOLD_TWICE:
+            if loop.time() > seen_until and not self._connections():
+                return
             await asyncio.sleep(_LOOK_EVERY_S)
             if answered != (answered := self.server_state.total_requests):
                 quiet_until = loop.time() + QUIET_S
@@ -117,9 +136,13 @@ class Server(uvicorn.Server):
 
 def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
     """Accept who has connected and was not yet let in: the system would reset them with the listener's end."""
-    with suppress(OSError):  # nobody is there, as a rule
-        while True:
+    for _ in range(_BACKLOG):
+        try:
             yield listener.accept()[0]
+        except BlockingIOError:
+            return
+        except OSError:  # of that connection, as a rule: it has left again
+            continue
 
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
@@ -136,7 +159,7 @@ def listen(host: str, port: int) -> socket.socket:
             if (option := getattr(socket, name, None)) is not None:
                 listener.setsockopt(socket.IPPROTO_TCP, option, value)
         listener.bind((host, port))
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
         listener.set_inheritable(True)
     except BaseException:
         listener.close()

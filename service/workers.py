@@ -132,7 +132,7 @@ class Workers(Multiprocess):
     def terminate_all(self) -> None:
         super().terminate_all()
         for listener in self.sockets:
-            listener.close()  # whoever connected from now on would wait for nobody
+            listener.close()  # so that the port closes with the last worker: who connected later would wait for nobody
 
     def join_all(self) -> None:
         # Who asks a second time wants no drain: a worker that gets its first signal again ends at once.

@@ -203,7 +203,7 @@ def test_no_container_gains_rights_or_writes_where_it_likes(name: str) -> None:
 def test_replicas_have_time_to_drain() -> None:
     drain_s = Settings.model_fields["drain_timeout_s"].default
     for service in REPLICAS.values():
-        assert int(service["stop_grace_period"].removesuffix("s")) > drain_s + 2
+        assert int(service["stop_grace_period"].removesuffix("s")) > drain_s + 3
 
 
 def test_nginx_lets_through_what_the_service_takes() -> None:
