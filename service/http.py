@@ -9,7 +9,7 @@ is refused, nothing is made of its body, see `service.entrance`.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +30,7 @@ from service.cork import Cork
 from service.http_limits import BoundedProtocol
 from service.plain_step import Head, StepReader
 
-_CLOSE = ((b"connection", b"close"),)
+_CLOSE = (b"connection", b"close")
 
 
 class EndingState(ServerState):
@@ -96,7 +96,7 @@ class HttpProtocol(BoundedProtocol):
 
     def finish(self) -> None:
         """Let the answer that is owed be the last. In a server that ends, so is that to whatever comes yet."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
@@ -180,12 +180,8 @@ class HttpProtocol(BoundedProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        headers = [
-            *self.server_state.default_headers,
-            *response.raw_headers,
-            *(_CLOSE if self.server_state.ending else ()),
-        ]
-        self.transport.below.write(_whole(response, headers))  # type: ignore[attr-defined]
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        self.transport.below.write(_whole(response, headers, is_last=self.server_state.ending))  # type: ignore[attr-defined]
         self._go_on()
 
     def _go_on(self) -> None:
@@ -229,10 +225,12 @@ def _refused(head: Head, error: BaseException) -> Response:
 @lru_cache(maxsize=4)
 def _turned_away(refusal: Overloaded, is_last: bool) -> bytes:
     response = problem_response(refusal)
-    return _whole(response, [*response.raw_headers, *(_CLOSE if is_last else ())])
+    return _whole(response, response.raw_headers, is_last=is_last)
 
 
-def _whole(response: Response, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _whole(response: Response, headers: Sequence[tuple[bytes, bytes]], *, is_last: bool) -> bytes:
     """Return a response as it goes over the wire."""
+    if is_last:
+        headers = [*headers, _CLOSE]
     fields = b"".join([b"%b: %b\r\n" % header for header in headers])
     return b"".join((STATUS_LINE[response.status_code], fields, b"\r\n", response.body))

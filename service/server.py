@@ -54,7 +54,6 @@ class Config(uvicorn.Config):
             access_log=settings.access_log,
             proxy_headers=settings.access_log,  # nothing else asks who the client is
             server_header=False,
-            timeout_graceful_shutdown=1,
         )
 
         self.request_timeout_s = settings.request_timeout_s

@@ -6,12 +6,11 @@ from typing import TypeVar, cast
 import numpy as np
 
 from service.core.columns import Rows
-from service.core.packing import ALL, Mask, packing_of, packing_of_one
-from service.core.record import FORMAT_AT, HEADER, LENGTHS_SLICE, PACKED
+from service.core.packing import ALL, PACKED_FORM, Mask, packing_of, packing_of_one
+from service.core.record import FORMAT_AT, HEADER, LENGTHS_SLICE
 
 T = TypeVar("T")
 
-_PACKED = bytes([PACKED])
 _FEWEST = 6
 """Records from which on a matrix of them costs less than one after the other."""
 
@@ -25,7 +24,9 @@ def unpack(values: Sequence[T]) -> list[T | bytes]:
     """Return packed records as they were before, and all else, be it damaged or no record, as it is."""
     found: list[T | bytes] = list(values)
     places = [
-        i for i, value in enumerate(values) if isinstance(value, bytes) and value[FORMAT_AT : FORMAT_AT + 1] == _PACKED
+        i
+        for i, value in enumerate(values)
+        if isinstance(value, bytes) and value[FORMAT_AT : FORMAT_AT + 1] == PACKED_FORM
     ]
     if places:
         records = _by_kind([cast("bytes", values[i]) for i in places], unpack_rows)

@@ -32,7 +32,8 @@ from service.core.record import FLOAT_BYTES, FORMAT, FORMAT_AT, HEADER, LENGTHS_
 Mask = NDArray[np.bool_]
 Words = NDArray[np.uint32]
 
-_FORM = bytes([PACKED])
+PACKED_FORM = bytes([PACKED])
+"""Stands in a packed record at `FORMAT_AT`."""
 _PIECES = 10
 _LANE = 32
 _HIGHEST_TOP, _ZEROS = 127, 128
@@ -55,15 +56,12 @@ ALL = np.array([True])
 
 def packing_of(rows: Rows, *, packed: bool = False) -> "Packing | None":
     """Return how records of one kind, plain or packed ones, are packed; None where that gains nothing."""
-    return packing_of_one(rows[0].tobytes(), packed=packed)
+    return _remembered(rows[0, LENGTHS_SLICE].tobytes(), rows.shape[1], packed)
 
 
-def packing_of_one(record: bytes, *, packed: bool = False) -> "Packing | None":
-    """Do for a record what `packing_of` does for those of one kind."""
-    if len(record) < HEADER.size:
-        return None
-    packing = _remembered(record[LENGTHS_SLICE], len(record), packed)
-    return packing if packing and packing.gains else None
+def packing_of_one(record: bytes) -> "Packing | None":
+    """Return how a plain record is packed; None where that gains nothing, or it is none."""
+    return _remembered(record[LENGTHS_SLICE], len(record), False) if len(record) >= HEADER.size else None
 
 
 class Packing:
@@ -128,7 +126,7 @@ class Packing:
         turned = ((cut ^ (signs << 31)) << 1) | signs
         for i in range(_PIECES):
             words |= ((turned << (28 - 3 * i)) & self._cut_spare) << (_LANE * self._cut * i)
-        head = record[:FORMAT_AT] + _FORM + record[FORMAT_AT + 1 : self._tops_at] + self._expected_tops
+        head = record[:FORMAT_AT] + PACKED_FORM + record[FORMAT_AT + 1 : self._tops_at] + self._expected_tops
         return head + words.to_bytes(FLOAT_BYTES * self._words, "little")
 
     def unpack(self, rows: Rows) -> Rows:
@@ -179,7 +177,8 @@ class Packing:
 
 @lru_cache
 def _remembered(lengths: bytes, size: int, packed: bool) -> Packing | None:
-    """Return how records of this size with these lengths in their headers are packed; None where they cannot be."""
+    """Return how records of this size with these lengths in their headers are packed; None where that gains nothing, or
+    they cannot be."""
     name_n, version_n, *in_bytes = struct.unpack("<BBII", lengths)
     parts = [part // FLOAT_BYTES for part in in_bytes if part]
     numbers = sum(parts)
@@ -190,7 +189,8 @@ def _remembered(lengths: bytes, size: int, packed: bool) -> Packing | None:
         right += len(parts) - FLOAT_BYTES * (numbers // (1 + _PIECES))
     if not parts or size != right or any(part % FLOAT_BYTES for part in in_bytes):
         return None
-    return Packing(floats_at, parts)
+    packing = Packing(floats_at, parts)
+    return packing if packing.gains else None
 
 
 def _allocated(size: int) -> int:
