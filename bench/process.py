@@ -79,6 +79,15 @@ def answering(port: int, path: str) -> Ready:
     return ready
 
 
+def printed(log: Path, words: str) -> Ready:
+    """Whether a server has printed something."""
+
+    def ready() -> bool:
+        return words in log.read_text(errors="replace")
+
+    return ready
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from bench.cores import divided
-from bench.process import answering, free_port, listening, process
+from bench.process import answering, free_port, listening, printed, process
 from bench.reference import MODEL
 from bench.scenarios import CONVEYOR, ECHO, NAIVE
 from service.adapters.redis_binary import find_binary
@@ -26,6 +26,7 @@ _UVICORN = (
 )
 
 _PATIENT_S = "10"
+_ALL_SERVE = "Conveyor listens on"
 
 
 class Redis(msgspec.Struct, frozen=True):
@@ -130,7 +131,10 @@ def conveyor(
         environment["CONVEYOR_CACHE_MIB"] = str(cache_mib)
     if api_keys is not None:
         environment["CONVEYOR_API_KEYS"] = str(api_keys)
-    with process(command, environment, folder / "conveyor.log", answering(port, "/readyz"), core) as pid:
+    log = folder / "conveyor.log"
+    # The first worker that is ready answers for all. The service speaks when all of them are.
+    ready = answering(port, "/readyz") if workers == 1 else printed(log, _ALL_SERVE)
+    with process(command, environment, log, ready, core) as pid:
         yield Server(CONVEYOR, f"http://127.0.0.1:{port}", pid, opens=True, forecasts=True, model=model)
 
 

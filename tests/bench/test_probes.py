@@ -1,5 +1,7 @@
 """The probes find what they look for, on real servers, with less of everything."""
 
+import time
+
 import pytest
 
 pytest.importorskip("picows", reason="needs the bench extra")
@@ -10,9 +12,9 @@ import msgspec
 from bench import population
 from bench.effort import QUICK
 from bench.goals import REDIS_BYTES
-from bench.load import Sample
+from bench.load import Sample, cpu_seconds, family
 from bench.measure import Measurement, measure_alone
-from bench.probes import memory, sockets, startup
+from bench.probes import memory, sockets, startup, workers
 from bench.probes import population as crowd
 from bench.probes.population import FEW, PREFIX, scenario, sweep
 from bench.reference import rows
@@ -76,6 +78,18 @@ def test_many_sessions_are_measured_read_first_and_remembered() -> None:
     assert 0 < held.value < 2000
     assert rate.value > 0
     assert grown.value > population.tensor_bytes()
+
+
+def test_workers_are_measured_when_all_of_them_serve() -> None:
+    found = [found for _, found in workers.probe(SMALL)]
+    assert [each.scenario for each in found] == ["workers-1", "workers-2"]
+    assert all(each.verified > 0 for each in found)
+    with temporary() as folder, redis_server(folder) as redis, conveyor(redis, folder, set(), workers=2) as server:
+        group = {"service": family(server.pid)}
+        before = cpu_seconds(group)["service"]
+        time.sleep(2)  # one that had still to start would take this long
+        assert {each.pid for each in family(server.pid)} == {each.pid for each in group["service"]}
+        assert cpu_seconds(group)["service"] - before < 0.5
 
 
 def test_a_session_that_is_not_there_is_told() -> None:
