@@ -21,5 +21,5 @@ class Effort(msgspec.Struct, frozen=True):
 ALONE_ROUNDS = 3
 """How many of the rounds measure the parts alone: nothing is compared with them."""
 FULL = Effort(rounds=5, warm_up_s=0.3, seconds=1.0, alone_s=0.25, population=1_000_000, sockets=10_000)
-QUICK = Effort(rounds=2, warm_up_s=0.1, seconds=0.3, alone_s=0.04, population=50_000, sockets=500)
+QUICK = Effort(rounds=1, warm_up_s=0.1, seconds=0.4, alone_s=0.04, population=50_000, sockets=500)
 """Enough to see that everything works, and roughly how fast; its p99.9 is not worth reading."""

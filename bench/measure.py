@@ -1,26 +1,27 @@
 """One measurement: fresh sessions, one load generator process, answers verified."""
 
-import json
+import asyncio
 import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
-from http.client import HTTPConnection
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from bench import population
 from bench.alone import AloneJob
 from bench.load import DRAIN_S, Job, Load
+from bench.once import send_once
 from bench.process import REPOSITORY
 from bench.reference import MODEL, MODEL_NAME, rows, verify
 from bench.scenarios import ENGINE, PARTS, REDIS, REDIS_SPLIT, Scenario
 from bench.servers import Server, Servers
-from bench.traffic import session_id
+from bench.traffic import request, session_id
 
 LOAD_START_S = 30
+_OPENERS = 16
+"""Connections over which sessions are opened before the clock runs."""
 
 T = TypeVar("T")
 
@@ -136,17 +137,11 @@ def _mean_length(load: Load) -> float:
     return sum(len(sample.body) for sample in load.samples) / len(load.samples) if load.samples else 0.0
 
 
-def open_sessions(server: Server, ids: list[str]) -> None:
-    address = urlsplit(server.url)
-    connection = HTTPConnection(address.hostname or "", address.port, timeout=10)
-    for id_ in ids:
-        body = json.dumps({"model": MODEL_NAME})
-        connection.request("PUT", f"/v1/sessions/{id_}", body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        content = response.read()
-        if response.status != 201:
-            raise RuntimeError(f"a session was not opened: {response.status} {content[:300]!r}")
-    connection.close()
+def open_sessions(server: Server, ids: Sequence[str]) -> None:
+    """Open sessions of the demo model. Raises RuntimeError where one is not opened."""
+    body = msgspec.json.encode({"model": MODEL_NAME})
+    opened = [request(f"/v1/sessions/{id_}", body, method="PUT") for id_ in ids]
+    asyncio.run(send_once(server.url, opened, min(_OPENERS, len(opened)), 201))
 
 
 def run_beside(module: str, job: msgspec.Struct, result: type[T], seconds: float) -> T:

@@ -99,10 +99,12 @@ def _body(scenario: Scenario, prefix: str, rows: Sequence[Row], sessions: Sequen
     return encoding.encode(content)
 
 
-def request(path: str, body: bytes, content_type: str = "application/json", further: str = "") -> bytes:
-    """Return a POST request that wants its answer in the body's own type. `further` headers end in CR LF each."""
+def request(
+    path: str, body: bytes, content_type: str = "application/json", further: str = "", method: str = "POST"
+) -> bytes:
+    """Return a request that wants its answer in the body's own type. `further` headers end in CR LF each."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
         f"Accept: {content_type}\r\n{further}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
