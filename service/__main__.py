@@ -9,10 +9,11 @@ from pathlib import Path
 from socket import socket
 from typing import Annotated
 
+import structlog
 import typer
 from uvicorn.config import STARTUP_FAILURE
 
-from service import key_commands, logs, session_commands
+from service import key_commands, logs, open_files, session_commands
 from service.api.dependencies import Services
 from service.api.schemas import model_info
 from service.app import BANNER, create_app, create_worker, describe, load_models
@@ -26,6 +27,8 @@ from service.workers import Workers, shared_folder
 
 SERVER_ENDS_WITHIN_S = 4.0
 """What a worker's end may take beyond the drain: the last words to sockets, the server's own end, the engine's."""
+
+log = structlog.get_logger(__name__)
 
 cli = typer.Typer(
     help="Streaming inference for recurrent models. Options are environment variables too: --port is CONVEYOR_PORT.",
@@ -76,6 +79,7 @@ def serve(
         access_log=access_log,
     )
     logs.configure(settings.log_level, settings.log_format)
+    settings = _with_open_files(settings)
     try:
         if (tls := TlsFiles.of(settings)) is not None:
             tls.context()
@@ -119,6 +123,14 @@ def list_models(
         )
 
 
+def _with_open_files(settings: Settings) -> Settings:
+    """Return settings with no more connections than there may be open files for; tell where that is fewer."""
+    room = open_files.allow(settings.max_connections)
+    if room < settings.max_connections:
+        log.warning("fewer connections than settings allow: raise the limit of open files", max_connections=room)
+    return settings.model_copy(update={"max_connections": room})
+
+
 def _require_guard(settings: Settings, listener: socket) -> None:
     """End with an error where others could reach a service that asks nobody who they are."""
     address = listener.getsockname()[0]
@@ -160,7 +172,7 @@ def _serve_in_workers(settings: Settings, listener: socket) -> None:
                 Config(partial(create_worker, given, _url(given, listener), shared), given, factory=True),
                 listener,
                 silence_s=given.worker_timeout_s,
-                grace_s=given.drain_timeout_s + SERVER_ENDS_WITHIN_S,
+                grace_s=given.drain_delay_s + given.drain_timeout_s + SERVER_ENDS_WITHIN_S,
                 on_ready=lambda: typer.echo((shared / BANNER).read_text()),
             )
             workers.run()

@@ -67,7 +67,7 @@ def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: P
                 await stack.enter_async_context(watched(services, services.authenticator))
             spare_the_collector()
             keep_what_is_freed()
-            stack.enter_context(Drain(services, settings.drain_timeout_s))
+            stack.enter_context(Drain(services, settings.drain_timeout_s, settings.drain_delay_s))
             if on_ready is not None:
                 await on_ready(services)
             yield {"services": services}

@@ -132,6 +132,9 @@ class Settings(BaseSettings):
     """Seconds that a step may wait before it is refused unrun."""
     store_timeout_s: Seconds = 2.0
     """Seconds that one exchange with Redis may take; one that failed is made once more."""
+    drain_delay_s: Annotated[float, Ge(0), Le(120)] = 0.0
+    """Seconds that a process goes on as before when it is told to stop, but for `/readyz`, which fails: as long as a
+    load balancer may take to notice."""
     drain_timeout_s: Annotated[float, Gt(0), Le(7)] = 7.0
     """Seconds that running steps and open sockets get when the process is told to stop."""
 

@@ -2,6 +2,7 @@
 nginx runs its own in `test_gateway`."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import tomllib
 from contextlib import closing
 from fnmatch import fnmatch
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +19,13 @@ import pytest
 import redis
 import yaml
 
+from service.open_files import BESIDE
 from service.settings import Settings
-from tests.servers import REPOSITORY, RedisServer, redis_binaries
+from tests.servers import REPOSITORY, ConveyorServer, RedisServer, free_port, redis_binaries
 
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-REPLICAS = {name: service for name, service in SERVICES.items() if "build" in service}
+REPLICAS = {name: service for name, service in SERVICES.items() if service["image"] == "conveyor"}
 NGINX = (REPOSITORY / "docker/nginx/nginx.conf").read_text()
 REDIS = (REPOSITORY / "docker/redis/redis.conf").read_text()
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -86,6 +89,7 @@ def test_every_package_of_the_wheel_is_in_the_build() -> None:
 
 def test_the_image_runs_a_command_that_the_project_installs() -> None:
     program, *arguments = json.loads(last("CMD"))
+    assert environments()["image"]["CONVEYOR_HOST"] == "0.0.0.0"
     module, _, function = PROJECT["scripts"][program].partition(":")
     assert callable(getattr(import_module(module), function))
     # With --help behind them, the arguments are checked up to there, and nothing is served.
@@ -122,13 +126,19 @@ def test_the_image_has_no_torch() -> None:
 def test_the_image_is_checked_on_the_port_it_serves() -> None:
     port = int(last("EXPOSE"))
     assert Settings.model_fields["port"].default == port
-    probe = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", last("HEALTHCHECK"))
-    assert probe
-    assert (int(probe[1]), probe[2]) == (port, "/healthz")
-    # The probe is a program: that it compiles is as much as can be said without a service.
-    interpreter, option, program = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
-    assert (interpreter, option) == ("python", "-c")
-    compile(program, "HEALTHCHECK", "exec")
+    assert environments()["image"]["CONVEYOR_PORT"] == str(port)
+
+
+def test_the_probe_of_the_image_asks_the_service_at_its_port(service: ConveyorServer) -> None:
+    def probed(port: int) -> int:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        variables = os.environ | {"CONVEYOR_PORT": str(port), "PATH": path}
+        return subprocess.run(probe, env=variables, capture_output=True, timeout=30).returncode
+
+    probe = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+    assert "/healthz" in " ".join(probe)
+    assert probed(service.port) == 0
+    assert probed(free_port()) != 0
 
 
 @pytest.mark.parametrize(("where", "variables"), environments().items())
@@ -145,6 +155,9 @@ def test_every_service_names_what_exists(name: str) -> None:
     service = SERVICES[name]
     if build := service.get("build"):
         assert (REPOSITORY / build["context"] / build["dockerfile"]).is_file()
+    elif name in REPLICAS:
+        assert service["pull_policy"] == "never"
+        assert [each["image"] for each in SERVICES.values() if "build" in each] == [service["image"]]
     else:
         assert re.fullmatch(r"[a-z]+:\d+\.\d+-alpine", service["image"]), "an image without a pinned version"
     for volume in service.get("volumes", []):
@@ -204,6 +217,31 @@ def test_replicas_have_time_to_drain() -> None:
     drain_s = Settings.model_fields["drain_timeout_s"].default
     for service in REPLICAS.values():
         assert int(service["stop_grace_period"].removesuffix("s")) > drain_s + 3
+
+
+def test_nginx_has_time_to_end() -> None:
+    (limit,) = nginx_values("worker_shutdown_timeout")
+    assert int(SERVICES["nginx"]["stop_grace_period"].removesuffix("s")) > int(limit.removesuffix("s"))
+
+
+@pytest.mark.parametrize("name", [*REPLICAS, "nginx"])
+def test_there_are_files_for_all_connections(name: str) -> None:
+    assert SERVICES[name]["ulimits"]["nofile"] >= Settings.model_fields["max_connections"].default + BESIDE
+    assert SERVICES["nginx"]["ulimits"]["nofile"] >= int(nginx_values("worker_rlimit_nofile")[0])
+
+
+def test_the_page_says_how_to_ask_for_keys() -> None:
+    page = (REPOSITORY / "docs/security.md").read_text()
+    (text,) = re.findall(r"<!-- override -->\n```yaml\n(.*?)```", page, re.DOTALL)
+    for name, override in yaml.safe_load(text)["services"].items():
+        if name in REPLICAS:
+            variables = environments()[name] | override["environment"]
+            ours = {key: value for key, value in variables.items() if key.startswith("CONVEYOR_")}
+            settings = Settings.model_validate({key.removeprefix("CONVEYOR_").lower(): ours[key] for key in ours})
+            assert (settings.authenticates, settings.allow_anybody) == (True, False)
+            ((_, target, _),) = (volume.split(":") for volume in override["volumes"])
+            assert str(settings.api_keys).startswith(target)
+    assert set(REPLICAS) < set(yaml.safe_load(text)["services"])
 
 
 def test_nginx_lets_through_what_the_service_takes() -> None:

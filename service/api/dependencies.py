@@ -58,7 +58,10 @@ class Limits:
 
 @dataclass(slots=True)
 class Services:
-    """The parts of a running process. `draining` turns true when it has been told to stop."""
+    """The parts of a running process.
+
+    `stopping` turns true when it has been told to stop, and `draining` when it takes nobody new.
+    """
 
     engine: Engine
     sessions: Sessions
@@ -74,6 +77,7 @@ class Services:
     rosters: Rosters = field(default_factory=Rosters)
     moulds: Moulds = field(default_factory=Moulds)
     sockets: set[Stoppable] = field(default_factory=set)
+    stopping: bool = False
     draining: bool = False
 
 

@@ -23,8 +23,8 @@ async def healthz() -> Liveness:
 async def readyz(caller: Caller, services: Serving) -> Response:
     """Say whether steps should be sent here: the store answers, a model is served, the process is to stay."""
     warnings = []
-    ready = not services.draining
-    if services.draining:
+    ready = not services.stopping
+    if services.stopping:
         warnings.append("this process has been told to stop")
     try:
         health = await services.store.health()

@@ -44,6 +44,36 @@ def test_a_service_that_is_told_to_stop_answers_what_is_in_flight() -> None:
     assert status in (0, -signal.SIGTERM)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_goes_on_while_its_balancer_learns_that_it_is_to_stop(redis: RedisServer, workers: str) -> None:
+    with (
+        ConveyorServer("--workers", workers, redis_url=redis.url, drain_delay_s=2) as service,
+        stream_at(service, "/v1/sessions/delayed/stream?model=hotspot") as socket,
+    ):
+        socket.receive()
+        service.terminate()
+        stopped_at = time.monotonic()
+        assert wait_until(lambda: httpx.get(f"{service.url}/readyz").status_code == 503, 1)
+        while time.monotonic() < stopped_at + 1:
+            assert socket.ask({"x": ROWS[0]})["step"] > 0
+            with httpx.Client(base_url=service.url) as client, stream_at(service, "/v1/stream") as new:
+                at = step(client, "delayed", ROWS[0])["step"]
+                new.send({"session_id": "delayed", "x": ROWS[0]})
+                assert new.receive()["step"] == at + 1
+        assert socket.closed().code == 1012
+        service.wait(5)
+        assert time.monotonic() > stopped_at + 2
+        assert "Traceback" not in service.output()
+
+
+def test_told_twice_it_does_not_wait_for_its_balancer(redis: RedisServer) -> None:
+    with ConveyorServer(redis_url=redis.url, drain_delay_s=60) as service:
+        service.terminate()
+        assert wait_until(lambda: httpx.get(f"{service.url}/readyz").status_code == 503, 1)
+        service.terminate()
+        service.wait(5)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_service_stops_at_once(redis: RedisServer, number: signal.Signals) -> None:
     with ConveyorServer(redis_url=redis.url) as service, stream_at(service, "/v1/stream") as socket:
