@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from typing import Any
 
 import httpx
 import pytest
@@ -135,11 +136,15 @@ def test_a_client_that_comes_back_goes_on_where_the_hello_says(
             for _ in range(min(lost_after, 40) // 2):
                 socket.receive()
             socket.socket.socket.close()  # as a network does, without a word
-    with stream(service, session_id) as socket:
-        at = socket.receive()["step"]
-        assert 0 < at < len(rows)
-        socket.send(*({"x": row, "step": at + 1 + i} for i, row in enumerate(rows[at:])))
-        last = [socket.receive() for _ in rows[at:]][-1]
+    last: dict[str, Any] = {}
+    while last.get("step") != len(rows):
+        # What was sent before the cut may be applied after the hello: 4409, and the client connects again.
+        with contextlib.suppress(ConnectionClosed), stream(service, session_id) as socket:
+            at = socket.receive()["step"]
+            assert 0 < at < len(rows)
+            socket.send(*({"x": row, "step": at + 1 + i} for i, row in enumerate(rows[at:])))
+            for _ in rows[at:]:
+                last = socket.receive()
     assert last["outputs"] == step(client, undisturbed, rows)["outputs"]
 
 

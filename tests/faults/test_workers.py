@@ -4,6 +4,8 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -103,6 +105,25 @@ async def test_a_killed_worker_costs_its_sessions_a_reconnect() -> None:
                 assert step_count(client, f"s{i}") == STEPS
         assert wait_until(lambda: len(workers_of(service)) == 2, 10), "each is replaced"
         assert redis_servers_in(service.folder / "data") == redis
+
+
+def test_the_port_is_closed_with_its_last_worker_and_not_with_their_supervisor(redis: RedisServer) -> None:
+    with workers(2, redis_url=redis.url) as service, ExitStack() as clients:
+        for _ in range(8):  # who keeps a connection is waited for, see service.server
+            clients.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        service.terminate()
+        assert wait_until(lambda: not accepts(service), 5)
+        time.sleep(0.1)
+        assert len(members_of(service.pid)) > 1, "it closed its port because it had ended"
+        service.wait(10)
+
+
+def accepts(service: ConveyorServer) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", service.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_metrics_are_those_of_all_workers_the_dead_included(redis: RedisServer, session_id: str) -> None:

@@ -20,7 +20,9 @@ from service.app import create_app
 from service.server import ENDS_WITHIN_S, QUIET_S, Config, Server, listen
 from service.settings import Settings
 from tests.api.plain_steps import plain_step
+from tests.proxy import Proxy
 from tests.security.certificates import Authority
+from tests.servers import RedisServer
 
 STEP = plain_step("a")
 MODEL = orjson.dumps({"model": "hotspot"})
@@ -204,6 +206,37 @@ async def test_who_tells_it_twice_waits_for_nobody() -> None:
         await ending.end()
         assert time.monotonic() - began < QUIET_S
         assert await client.answer() == b""
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_step_that_is_turned_away_is_the_last_too(redis: RedisServer) -> None:
+    """The queue is full: one step is being written to a Redis that is held, and another waits for that."""
+    async with (
+        Proxy(redis.url) as proxy,
+        served(redis_url=proxy.url, max_queue=1, store_timeout_s=60, step_timeout_s=60) as ending,
+    ):
+        late = ending.client()
+        assert (await late.asked(OPEN)).startswith(b"HTTP/1.1 20")
+        proxy.hold()
+        held = [ending.client(), ending.client()]
+        for client in held:
+            client.send(STEP)
+            await asyncio.sleep(0.1)
+        refused = await ending.client().asked(STEP)
+        assert refused.startswith(b"HTTP/1.1 429")
+        assert LAST not in refused
+        end = asyncio.create_task(ending.end())
+        await asyncio.sleep(0.1)
+        answer = await late.asked(STEP)
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert LAST in answer
+        assert await late.answer() == b""
+        proxy.release()
+        for client in held:
+            answer = await client.answer()
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert LAST in answer
+        await end
 
 
 async def test_who_never_says_hello_holds_nobody_up(tmp_path: Path) -> None:
