@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     jwt_audience: str | None = None
     """What tokens must say in ``aud``."""
     jwt_algorithms: Annotated[tuple[Algorithm, ...], NoDecode, BeforeValidator(_split), Len(1)] = ("RS256", "ES256")
-    """Algorithms that tokens may be signed with, with commas in between."""
+    """Algorithms that tokens may be signed with, with commas in between: RS, PS, ES (256, 384 or 512), EdDSA."""
     jwt_tenant_claim: str = "tenant"
     """Claim of a token that names whose sessions it is for."""
     jwt_scope_claim: str = "scope"
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     """Longest time to live that a creator may ask for, seconds."""
 
     max_batch: Annotated[int, Gt(0), Le(4096)] = 256
-    """Sessions in one run of a model."""
+    """Sessions in one run of a model, 4096 at most."""
     max_queue: Positive = 8192
     """Timesteps waiting in this process; beyond, steps are refused with a time to come back."""
     max_wait_s: Seconds = 0.03
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     max_sockets: Positive | None = None
     """WebSockets that one tenant may have open at this process. Unset: as many as `max_connections` allows."""
     ticket_ttl_s: Annotated[float, Gt(0), Le(3600)] = 30.0
-    """Seconds in which a ticket for a WebSocket must be used."""
+    """Seconds in which a ticket for a WebSocket must be used, 3600 at most."""
     allowed_origins: Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)] = None
     """Origins whose web pages may use this service, with commas in between: open WebSockets, and read answers (CORS).
     ``*`` is all of them. Unset: pages of the service's own host may open WebSockets."""
@@ -136,12 +136,12 @@ class Settings(BaseSettings):
     """Seconds that a process goes on as before when it is told to stop, but for `/readyz`, which fails: as long as a
     load balancer may take to notice."""
     drain_timeout_s: Annotated[float, Gt(0), Le(7)] = 7.0
-    """Seconds that running steps and open sockets get when the process is told to stop."""
+    """Seconds that running steps and open sockets get when the process is told to stop, 7 at most."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe level that is logged."""
+    """Least severe level that is logged: ``debug``, ``info``, ``warning`` or ``error``."""
     log_format: Literal["console", "json"] = "console"
-    """Lines for people, or for a log collector."""
+    """Lines for people (``console``), or for a log collector (``json``)."""
     access_log: bool = False
     """Log every request; metrics count them anyway. A step over HTTP costs twice as much then."""
 

@@ -27,6 +27,7 @@ OF_CODE = {
     "MAX_HEADERS": http_limits.MAX_HEADERS,
     "MAX_URL_BYTES": http_limits.MAX_URL_BYTES,
     "MAX_ABS": timestep.MAX_ABS,
+    "MAX_PARTS": onnx_file.MAX_PARTS,
     "MAX_NODES": onnx_file.MAX_NODES,
     "MAX_LOOP_S": onnx_model.MAX_LOOP_S,
     "MAX_JSON": spec.MAX_JSON,
