@@ -1,6 +1,7 @@
 """How many files a process may have open: each connection is one."""
 
 import resource
+from contextlib import suppress
 
 BESIDE = 256
 """Open files beside the clients' connections: libraries, the event loop, those to Redis, who is just being refused."""
@@ -15,8 +16,10 @@ def allow(connections: int) -> int:
     wanted = connections + BESIDE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # there are systems with a limit beyond the hard one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+            soft = more
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return connections
     return max(soft - BESIDE, 1)

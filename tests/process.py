@@ -23,10 +23,12 @@ def free_port() -> int:
     """A loopback TCP port that nothing listens on at this moment.
 
     It is none that the system gives to an outgoing connection (Linux: those from 32768 on), so that a server which is
-    started again finds its port as it left it.
+    started again finds its port as it left it. Nor is it one that tests beside these, in another process, get.
     """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = random.randrange(15_000 + mine, 32_000, processes)
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
