@@ -5,7 +5,6 @@ settings over one Redis; each figure is taken once, so it tells of seconds or mi
 """
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +28,11 @@ from bench.load import percentile_ms
 from bench.measure import run_beside
 from bench.once import Sent, send_once
 from bench.openloop import OpenJob, OpenLoad
-from bench.probes.sockets import SPARE_FILES, WITHIN_S, allow_files
+from bench.probes.sockets import WITHIN_S, allow_files
 from bench.reference import MODEL_NAME, rows
 from bench.report import WIDTH
 from bench.servers import Redis, Server, conveyor, redis_server, temporary
+from bench.traffic import request
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CROWD, FEW, LIVE = "crowd", "few", "live"
@@ -93,11 +93,12 @@ class Crowd(msgspec.Struct, frozen=True):
 
     def _open_and_delete(self) -> Iterator[Finding]:
         """Open and delete sessions, one with each request."""
+        body = msgspec.json.encode({"model": MODEL_NAME})
         for connections in (1, 16, 64):
             ids = [f"new-{connections}-{i}" for i in range(self.calls)]
-            posts = (_request("POST", "", {"model": MODEL_NAME}) for _ in ids)
-            puts = (_request("PUT", f"/{id_}", {"model": MODEL_NAME}) for id_ in ids)
-            deletes = (_request("DELETE", f"/{id_}") for id_ in ids)
+            posts = (request("/v1/sessions", body) for _ in ids)
+            puts = (request(f"/v1/sessions/{id_}", body, method="PUT") for id_ in ids)
+            deletes = (request(f"/v1/sessions/{id_}", b"", method="DELETE") for id_ in ids)
             for method, requests, status in (("POST", posts, 201), ("PUT", puts, 201), ("DELETE", deletes, 204)):
                 sent = asyncio.run(send_once(self.server.url, requests, connections, status))
                 yield _found(f"{method}, connections: {connections}", "sessions", sent)
@@ -143,7 +144,7 @@ class Crowd(msgspec.Struct, frozen=True):
 
     def _sockets(self) -> Iterator[Finding]:
         """Open sockets, each with a session of its own, and take a step on each, one after the other."""
-        allow_files(self.sockets + SPARE_FILES)
+        allow_files(self.sockets)
         job = IdleJob(self.server.url, "socket", self.sockets, self.server.pid, f"?model={MODEL_NAME}")
         found = run_beside("bench.idle", job, IdleSockets, WITHIN_S)
         yield Finding("open with ?model=", "sockets", self.sockets, found.opening_s)
@@ -208,13 +209,6 @@ def _page(server: Server, query: dict[str, object]) -> Any:
     if response.status != 200:
         raise RuntimeError(f"a page was not listed: {response.status} {content[:300]!r}")
     return msgspec.json.decode(content)
-
-
-def _request(method: str, path: str, body: object = None) -> bytes:
-    content = b"" if body is None else json.dumps(body).encode()
-    typed = "Content-Type: application/json\r\n" if content else ""
-    head = f"{method} /v1/sessions{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{typed}Content-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
 
 
 def _found(what: str, unit: str, sent: Sent) -> Finding:

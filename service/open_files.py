@@ -14,12 +14,10 @@ def allow(connections: int) -> int:
     words: the system would take it, and it would be closed. Children inherit the limit.
     """
     wanted = connections + BESIDE
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        more = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed, most = (wanted if limit == resource.RLIM_INFINITY else min(limit, wanted) for limit in limits)
+    if allowed < most:
         with suppress(OSError, ValueError):  # there are systems with a limit beyond the hard one
-            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-            soft = more
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return connections
-    return max(soft - BESIDE, 1)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+            allowed = most
+    return max(allowed - BESIDE, 1)

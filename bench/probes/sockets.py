@@ -3,7 +3,6 @@
 The kernel's buffers are not in it. The sessions are there already; opening a socket reads its session.
 """
 
-import resource
 from collections.abc import Iterator
 
 from bench import population
@@ -14,16 +13,15 @@ from bench.idle import IdleJob, IdleSockets
 from bench.measure import run_beside
 from bench.servers import conveyor, redis_server, temporary
 from bench.summary import Reading
+from service import open_files
 
 PREFIX = "idle"
-SPARE_FILES = 500
-"""Files that the service and the client have open besides the sockets."""
 WITHIN_S = 120
 
 
 def probe(effort: Effort) -> Iterator[tuple[int, Reading]]:
     count = effort.sockets
-    allow_files(count + SPARE_FILES)
+    allow_files(count)
     with temporary() as folder, divided() as core, redis_server(folder) as redis:
         population.fill(redis, PREFIX, count)
         with conveyor(redis, folder, core) as server:
@@ -35,11 +33,8 @@ def probe(effort: Effort) -> Iterator[tuple[int, Reading]]:
     yield 1, Reading(f"The same, each after a step: {population.tensor_bytes():,} B of it remembered", "KiB", stepped)
 
 
-def allow_files(needed: int) -> None:
+def allow_files(sockets: int) -> None:
     """Raise the limit of open files, here and in what is started here. Raises RuntimeError where that is refused."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise RuntimeError(f"{needed} open files are needed, {hard} are allowed (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if (room := open_files.allow(sockets)) < sockets:
+        needed = sockets + open_files.BESIDE
+        raise RuntimeError(f"{needed} open files are needed, there is room for {room} sockets (ulimit -Hn)")
