@@ -1,6 +1,7 @@
 """The composition root: which adapters the engine gets, and which routes the world gets."""
 
 import multiprocessing
+import os
 import shutil
 import signal
 import threading
@@ -198,5 +199,13 @@ def cache_bytes(settings: Settings) -> int:
 
 def load_models(settings: Settings, *, max_batch: int) -> ModelRepository:
     """Return the models that can be served, each tried out in a process of its own first where that is on."""
-    trial = Trial(settings.model_trial_bytes, settings.model_trial_s) if settings.model_trial_s else None
+    limits = settings.model_trial_bytes, settings.model_trial_s
+    trial = Trial(*limits, trials_at_once(settings)) if settings.model_trial_s else None
     return ModelRepository.load(settings.models, max_batch=max_batch, max_bytes=settings.max_model_bytes, trial=trial)
+
+
+def trials_at_once(settings: Settings) -> int:
+    """Return how many models a process may try out side by side: one per processor, where each has the memory that it
+    may take."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(processors, available_bytes() // settings.model_trial_bytes) // settings.workers)

@@ -230,6 +230,14 @@ def test_there_are_files_for_all_connections(name: str) -> None:
     assert SERVICES["nginx"]["ulimits"]["nofile"] >= int(nginx_values("worker_rlimit_nofile")[0])
 
 
+@pytest.mark.parametrize("name", REPLICAS)
+def test_there_is_memory_for_what_is_remembered_and_all_connections(name: str) -> None:
+    limit_mib = int(SERVICES[name]["mem_limit"].removesuffix("g")) * 1024
+    remembered_mib = int(SERVICES[name]["environment"]["CONVEYOR_CACHE_MIB"])
+    connections_mib = Settings.model_fields["max_connections"].default * 40 // 1024  # docs/performance.md, and more
+    assert limit_mib - remembered_mib - connections_mib > 1024, "for models, and for what is under way"
+
+
 def test_the_page_says_how_to_ask_for_keys() -> None:
     page = (REPOSITORY / "docs/security.md").read_text()
     (text,) = re.findall(r"<!-- override -->\n```yaml\n(.*?)```", page, re.DOTALL)

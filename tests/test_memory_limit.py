@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.app import cache_bytes
+from service.app import cache_bytes, trials_at_once
 from service.memory_limit import available_bytes
 from service.settings import Settings
 from tests.process import REPOSITORY
@@ -66,3 +66,12 @@ def test_records_get_an_eighth_of_it_divided_by_the_workers() -> None:
     assert cache_bytes(Settings(workers=4)) == available_bytes() // 8 // 4
     assert cache_bytes(Settings(cache_mib=3, workers=4)) == 3 * MIB
     assert cache_bytes(Settings(cache_mib=0)) == 0
+
+
+def test_models_are_tried_side_by_side_as_far_as_processors_and_memory_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    processors = len(os.sched_getaffinity(0))
+    assert trials_at_once(Settings(model_trial_bytes=1)) == processors
+    assert trials_at_once(Settings(model_trial_bytes=2**60)) == 1, "less memory than one may take"
+    assert trials_at_once(Settings(model_trial_bytes=1, workers=2 * processors)) == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    assert trials_at_once(Settings(model_trial_bytes=available_bytes() // 3)) == 3

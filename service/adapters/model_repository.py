@@ -38,13 +38,12 @@ class ModelRepository:
     ) -> "ModelRepository":
         """Load and warm up every model in a folder. One that fails, however it does, does not stop the others.
 
-        `max_bytes` is how large a file may be. With a `trial` each is tried out in another process first,
-        as many at a time as there are processors.
+        `max_bytes` is how large a file may be. With a `trial` each is tried out in another process first.
         """
         models = []
         failures = []
         candidates = list(_candidates(folder))
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="trial") as pool:
+        with ThreadPoolExecutor(trial.at_once if trial else 1, thread_name_prefix="trial") as pool:
             trials = {
                 path: pool.submit(trial.run, path, max_batch=max_batch, max_bytes=max_bytes)
                 for path, complaint in candidates

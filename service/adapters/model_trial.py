@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,11 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Trial(NamedTuple):
-    """What a model may use up in its trial: bytes of address space, and seconds."""
+    """What a model may use up in its trial: bytes of address space, and seconds. So many go on `at_once` at most."""
 
     max_memory: int
     seconds: float
+    at_once: int = 1
 
     def run(self, path: Path, *, max_batch: int, max_bytes: int) -> None:
         """Load a model and warm it up, elsewhere. Raises `UnusableModel` for all that goes wrong there."""
@@ -67,6 +69,9 @@ def main(path: str, max_batch: str, max_bytes: str, max_memory: str, seconds: st
     ):
         _, hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    # Where a container runs out of memory before that, Linux is to end this process, not the service.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     file = Path(path)
     try:
         OnnxModel.load(file, *file.parts[-3:-1], max_bytes=int(max_bytes)).warm_up(int(max_batch))

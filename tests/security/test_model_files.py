@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 from service.adapters import onnx_file, onnx_model
@@ -23,6 +26,7 @@ from service.core.errors import ModelFailed
 from service.core.spec import MAX_DEPTH, MAX_ITEMS, MAX_JSON, MAX_SIZE, ModelSpec, SpecError
 from tests.adapters.graphs import SPEC, accumulator, save, with_spec
 from tests.api.wire import readings
+from tests.process import wait_until
 from tests.security import hostile_models as hostile
 from tests.servers import REPOSITORY, ConveyorServer, RedisServer
 
@@ -146,6 +150,36 @@ def test_a_trial_leaves_a_good_model_alone_and_says_what_a_bad_one_did(tmp_path:
         TRIAL.run(good, max_batch=4, max_bytes=10)
     with pytest.raises(UnusableModel, match="'y' came with the shape"):
         TRIAL.run(save(hostile.turned_outputs(), tmp_path, "turned"), max_batch=4, max_bytes=10**6)
+
+
+def test_no_more_trials_go_on_at_once_than_were_allowed(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        save(hostile.going_round(), tmp_path, name)
+    started = time.monotonic()
+    repository = ModelRepository.load(tmp_path, max_batch=2, trial=TRIAL._replace(seconds=0.5, at_once=1))
+    assert time.monotonic() - started >= 1.5
+    assert [failure.reason for failure in repository.failures] == [
+        "its trial took longer than 0.5 s, CONVEYOR_MODEL_TRIAL_S"
+    ] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another way to choose who is killed")
+def test_a_system_without_memory_ends_a_trial_before_all_others(tmp_path: Path) -> None:
+    path = save(hostile.going_round(), tmp_path, "for-ever")
+    with ThreadPoolExecutor(1) as pool:
+        trial = pool.submit(TRIAL.run, path, max_batch=2, max_bytes=10**6)
+
+        def is_the_first_to_go() -> bool:
+            trials = [child for child in psutil.Process().children() if str(path) in child.cmdline()]
+            marked = [Path(f"/proc/{child.pid}/oom_score_adj").read_text() == "1000\n" for child in trials]
+            if all(marked):
+                for child in trials:
+                    child.kill()
+            return bool(marked) and all(marked)
+
+        assert wait_until(is_the_first_to_go, TRIAL.seconds)
+        with pytest.raises(UnusableModel, match="its trial ended by SIGKILL"):
+            trial.result()
 
 
 def test_a_loop_that_a_clients_numbers_keep_going_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
