@@ -136,6 +136,9 @@ class ConveyorServer(Server):
 
     `settings` become CONVEYOR_ variables: ``ConveyorServer(redis_url=…)``; other CONVEYOR_ variables of the test's
     own environment are not passed on. `args` are added to the command line, `env` to the environment.
+
+    Unless a test sets `model_trial_s`, models are not tried out first: that is a third of the time of a start, and what
+    the service that most tests share, and those of model files, do as users' services do.
     """
 
     def __init__(self, *args: str, env: Mapping[str, str] | None = None, port: int | None = None, **settings: object):
@@ -143,7 +146,7 @@ class ConveyorServer(Server):
         self.args = args
         self.port = port or free_port()
         # Its own data folder, so that a private redis-server never meets another test's.
-        named = {"data_dir": self.folder / "data", **settings}
+        named = {"data_dir": self.folder / "data", "model_trial_s": 0, **settings}
         self.env = {f"CONVEYOR_{key.upper()}": str(value) for key, value in named.items()} | dict(env or {})
 
     @property
