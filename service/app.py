@@ -1,12 +1,11 @@
 """The composition root: which adapters the engine gets, and which routes the world gets."""
 
 import multiprocessing
-import os
 import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.process import BaseProcess
@@ -19,7 +18,7 @@ from service import logs
 from service.adapters.deferred import DeferredObserver
 from service.adapters.metrics import PrometheusObserver
 from service.adapters.model_repository import ModelRepository
-from service.adapters.model_trial import Trial
+from service.adapters.model_trial import Trials
 from service.api import health, models, openapi, problems, sessions, steps, stream, tickets
 from service.api.dependencies import Limits, Services, State
 from service.api.gate import Gate
@@ -41,6 +40,7 @@ from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
 from service.stores import StartupError, open_store
+from service.trials import begin_trials
 
 log = structlog.get_logger(__name__)
 
@@ -54,16 +54,19 @@ _CACHED_SHARE = 8
 """Of the memory that there is, one part in so many is for records, where the settings do not say."""
 
 
-def create_app(settings: Settings, on_ready: OnReady | None = None, *, shared: Path | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, on_ready: OnReady | None = None, *, shared: Path | None = None, trials: Trials | None = None
+) -> FastAPI:
     """Return the application; `on_ready` is called when it can serve.
 
-    `shared` is the folder in which the processes of one service add up their metrics.
+    `shared` is the folder in which the processes of one service add up their metrics. `trials` of the models may be
+    under way already.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            services = await _services(settings, stack, shared)
+            services = await _services(settings, stack, shared, trials)
             if services.authenticator is not None:
                 await stack.enter_async_context(watched(services, services.authenticator))
             spare_the_collector()
@@ -133,14 +136,14 @@ def _end_with(parent: BaseProcess, shared: Path) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None) -> Services:
+async def _services(settings: Settings, stack: AsyncExitStack, shared: Path | None, trials: Trials | None) -> Services:
     """Make the parts, the store first; `stack` ends them in the opposite order. Raises `StartupError`."""
     try:
         authenticator = credentials(settings)
     except ValueError as error:
         raise StartupError(str(error)) from error
     store = await open_store(settings, stack)
-    repository = load_models(settings, max_batch=settings.max_batch)
+    repository = load_models(settings, max_batch=settings.max_batch, trials=trials)
     if not list(repository):
         reasons = "".join(f"\n  {failure.path}: {failure.reason}" for failure in repository.failures)
         raise StartupError(
@@ -197,15 +200,10 @@ def cache_bytes(settings: Settings) -> int:
     return available_bytes() // _CACHED_SHARE // settings.workers
 
 
-def load_models(settings: Settings, *, max_batch: int) -> ModelRepository:
-    """Return the models that can be served, each tried out in a process of its own first where that is on."""
-    limits = settings.model_trial_bytes, settings.model_trial_s
-    trial = Trial(*limits, trials_at_once(settings)) if settings.model_trial_s else None
-    return ModelRepository.load(settings.models, max_batch=max_batch, max_bytes=settings.max_model_bytes, trial=trial)
-
-
-def trials_at_once(settings: Settings) -> int:
-    """Return how many models a process may try out side by side: one per processor, where each has the memory that it
-    may take."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(processors, available_bytes() // settings.model_trial_bytes) // settings.workers)
+def load_models(settings: Settings, *, max_batch: int, trials: Trials | None = None) -> ModelRepository:
+    """Return the models that can be served, each tried out first where that is on, by `trials` under way or its own."""
+    trials = trials or begin_trials(settings, max_batch=max_batch)
+    with trials or nullcontext():
+        return ModelRepository.load(
+            settings.models, max_batch=max_batch, max_bytes=settings.max_model_bytes, trials=trials
+        )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from service.app import cache_bytes, trials_at_once
+from service.app import cache_bytes
 from service.memory_limit import available_bytes
 from service.settings import Settings
+from service.trials import trials_at_once
 from tests.process import REPOSITORY
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

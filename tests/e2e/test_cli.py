@@ -1,6 +1,8 @@
 """The commands beside ``serve``: what they print, and how they end."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from tests.api.wire import readings, step, step_count
 from tests.e2e.command import conveyor
-from tests.servers import ConveyorServer
+from tests.servers import REPOSITORY, ConveyorServer
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,13 @@ def test_a_command_that_does_not_exist_ends_with_the_usage(args: list[str]) -> N
     done = conveyor(*args)
     assert done.returncode == 2
     assert "--help" in done.stderr
+
+
+def test_a_command_waits_for_no_library_that_it_does_not_need() -> None:
+    heavy = {"fastapi", "numpy", "onnxruntime", "redis", "uvicorn"}
+    code = f"import sys, service.__main__; print(*({heavy!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_models_are_listed_for_people_and_for_programs(client: httpx.Client) -> None:

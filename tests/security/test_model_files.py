@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 
 from service.adapters import onnx_file, onnx_model
 from service.adapters.model_repository import ModelRepository
-from service.adapters.model_trial import Trial
+from service.adapters.model_trial import Trial, Trials
 from service.adapters.onnx_file import CHILDREN, UnusableModel, inspect
 from service.adapters.onnx_model import OnnxModel
 from service.core.errors import ModelFailed
@@ -145,41 +144,54 @@ def test_what_a_service_meets_in_its_folder_keeps_no_good_model_from_being_serve
 
 def test_a_trial_leaves_a_good_model_alone_and_says_what_a_bad_one_did(tmp_path: Path) -> None:
     good = save(accumulator(), tmp_path, "good")
-    TRIAL.run(good, max_batch=4, max_bytes=10**6)
+    turned = save(hostile.turned_outputs(), tmp_path, "turned")
+    TRIAL.finish(TRIAL.start(good, max_batch=4, max_bytes=10**6))
     with pytest.raises(UnusableModel, match="more than 10 bytes"):
-        TRIAL.run(good, max_batch=4, max_bytes=10)
+        TRIAL.finish(TRIAL.start(good, max_batch=4, max_bytes=10))
     with pytest.raises(UnusableModel, match="'y' came with the shape"):
-        TRIAL.run(save(hostile.turned_outputs(), tmp_path, "turned"), max_batch=4, max_bytes=10**6)
+        TRIAL.finish(TRIAL.start(turned, max_batch=4, max_bytes=10**6))
+
+
+def trials(folder: Path, seconds: float, at_once: int) -> Trials:
+    return Trials(folder, TRIAL._replace(seconds=seconds), at_once=at_once, max_batch=2, max_bytes=10**6)
 
 
 def test_no_more_trials_go_on_at_once_than_were_allowed(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         save(hostile.going_round(), tmp_path, name)
     started = time.monotonic()
-    repository = ModelRepository.load(tmp_path, max_batch=2, trial=TRIAL._replace(seconds=0.5, at_once=1))
+    with trials(tmp_path, seconds=0.5, at_once=1) as under_way:
+        repository = ModelRepository.load(tmp_path, max_batch=2, trials=under_way)
     assert time.monotonic() - started >= 1.5
     assert [failure.reason for failure in repository.failures] == [
         "its trial took longer than 0.5 s, CONVEYOR_MODEL_TRIAL_S"
     ] * 3
 
 
+def test_trials_end_with_who_began_them(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        save(hostile.going_round(), tmp_path, name)
+    with trials(tmp_path, seconds=60, at_once=2):
+        assert wait_until(lambda: len(trials_of(tmp_path)) == 2, 20), "both are under way"
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 20
+    assert trials_of(tmp_path) == []
+
+
+def trials_of(folder: Path) -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if str(folder) in " ".join(child.cmdline())]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="another way to choose who is killed")
 def test_a_system_without_memory_ends_a_trial_before_all_others(tmp_path: Path) -> None:
-    path = save(hostile.going_round(), tmp_path, "for-ever")
-    with ThreadPoolExecutor(1) as pool:
-        trial = pool.submit(TRIAL.run, path, max_batch=2, max_bytes=10**6)
-
-        def is_the_first_to_go() -> bool:
-            trials = [child for child in psutil.Process().children() if str(path) in child.cmdline()]
-            marked = [Path(f"/proc/{child.pid}/oom_score_adj").read_text() == "1000\n" for child in trials]
-            if all(marked):
-                for child in trials:
-                    child.kill()
-            return bool(marked) and all(marked)
-
-        assert wait_until(is_the_first_to_go, TRIAL.seconds)
-        with pytest.raises(UnusableModel, match="its trial ended by SIGKILL"):
-            trial.result()
+    process = TRIAL.start(save(hostile.going_round(), tmp_path), max_batch=2, max_bytes=10**6)
+    score = Path(f"/proc/{process.pid}/oom_score_adj")
+    try:
+        assert wait_until(lambda: score.read_text() == "1000\n", TRIAL.seconds)
+    finally:
+        process.kill()
+    with pytest.raises(UnusableModel, match="its trial ended by SIGKILL"):
+        TRIAL.finish(process)
 
 
 def test_a_loop_that_a_clients_numbers_keep_going_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
