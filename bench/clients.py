@@ -78,6 +78,8 @@ class Connection:
     def on_answer(self, body: bytes) -> None:
         latency = perf_counter_ns() - self._started.popleft()
         recorder = self._recorder
+        if not recorder.stopping:
+            self._send_next()  # the server is not to wait while its answer is looked at
         if recorder.recording:
             recorder.latencies_ns.append(latency)
         if body.count(self._encoding.marker) != self._outputs:
@@ -87,9 +89,7 @@ class Connection:
         self.last = body
         if self.answered <= KEPT_FIRST:
             self.first.append(body)
-        if not recorder.stopping:
-            self._send_next()
-        elif not self._started:
+        if recorder.stopping and not self._started:
             self.idle.set()
 
     def on_lost(self) -> None:
