@@ -33,7 +33,8 @@ class Trial(NamedTuple):
     def start(self, path: Path, *, max_batch: int, max_bytes: int) -> subprocess.Popen[bytes]:
         """Begin to load a model and to warm it up, elsewhere. `max_bytes` is how large its file may be."""
         numbers = (max_batch, max_bytes, self.max_memory, self.seconds)
-        command = [sys.executable, "-m", "service.adapters.run_trial", str(path.absolute()), *map(str, numbers)]
+        program = [sys.executable, "-m", "service.adapters.run_trial"]
+        command = [*program, str(os.getpid()), str(path.absolute()), *map(str, numbers)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), environment.get("PYTHONPATH"))))
         return subprocess.Popen(  # noqa: S603  # nosec B603  # our own interpreter and module

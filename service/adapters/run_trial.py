@@ -1,10 +1,11 @@
 """The process in which a model is tried out, see `model_trial`.
 
-``python -m service.adapters.run_trial FILE MAX_BATCH MAX_BYTES MAX_MEMORY SECONDS``
+``python -m service.adapters.run_trial PARENT FILE MAX_BATCH MAX_BYTES MAX_MEMORY SECONDS``
 """
 
 import os
 import resource
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,15 @@ from pathlib import Path
 from service.adapters.model_trial import UNUSABLE
 from service.adapters.onnx_file import UnusableModel
 from service.adapters.onnx_model import OnnxModel
+from service.adapters.run_with_parent import end_with
 
 
-def main(path: str, max_batch: str, max_bytes: str, max_memory: str, seconds: str) -> None:
+def main(parent: str, path: str, max_batch: str, max_bytes: str, max_memory: str, seconds: str) -> None:
     """Try a model in this process, and end it; what is wrong is printed."""
+    end_with(int(parent), by=signal.SIGKILL)
     for kind, limit in (
         (resource.RLIMIT_AS, int(max_memory)),
-        (resource.RLIMIT_CPU, int(float(seconds)) + 1),  # for when nobody is left who would end it
+        (resource.RLIMIT_CPU, int(float(seconds)) + 1),  # for where nothing else would end it
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)

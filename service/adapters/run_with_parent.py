@@ -14,13 +14,18 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(parent: int, lock: int, command: list[str]) -> None:
-    """Sign the inherited lock with the pid, arrange for SIGTERM at the parent's end (Linux), and become `command`."""
+def end_with(parent: int, by: signal.Signals) -> None:
+    """Arrange for a signal to this process when its parent, or the thread there that started it, ends (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
         # The parent may have ended before the call above: then no signal will come.
         if os.getppid() != parent:
             sys.exit("the parent process has ended")
+
+
+def main(parent: int, lock: int, command: list[str]) -> None:
+    """Sign the inherited lock with the pid, arrange for SIGTERM at the parent's end, and become `command`."""
+    end_with(parent, by=signal.SIGTERM)
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     os.execv(command[0], command)  # noqa: S606  # nosec B606

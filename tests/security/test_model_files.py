@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -176,6 +177,23 @@ def test_trials_end_with_who_began_them(tmp_path: Path) -> None:
         ended = time.monotonic()
     assert time.monotonic() - ended < 20
     assert trials_of(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a trial that is left alone ends by its limits")
+def test_a_trial_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    path = save(hostile.going_round(), tmp_path)
+    begin = (
+        "import sys, pathlib, service.adapters.model_trial as t\n"
+        "trial = t.Trial(2**31, 60).start(pathlib.Path(sys.argv[1]), max_batch=2, max_bytes=10**6)\n"
+        "print(trial.pid, flush=True), sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", begin, path]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        trial = psutil.Process(int(parent.stdout.readline()))
+        assert wait_until(lambda: trial.cpu_times().user > 1, 20), "it goes round"
+        parent.kill()
+    assert wait_until(lambda: not trial.is_running() or trial.status() == psutil.STATUS_ZOMBIE, 5)
 
 
 def trials_of(folder: Path) -> list[psutil.Process]:
