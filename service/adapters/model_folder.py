@@ -1,5 +1,6 @@
 """What looks like models in a folder: ``<name>/<version>/model.onnx``, versions being whole numbers."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,13 @@ class Candidate(NamedTuple):
 
 
 def candidates(folder: Path) -> Iterator[Candidate]:
-    """Yield what looks like a model's file, in the order of the names."""
-    inside = folder.resolve()
+    """Yield what looks like a model's file, in the order of the names; or the folder, where that cannot be read."""
+    try:
+        with os.scandir(folder):
+            inside = folder.resolve()
+    except OSError as error:
+        yield Candidate(folder, f"the folder cannot be read: {error.strerror}")
+        return
     for version in sorted(path for path in folder.glob("*/*") if path.is_dir()):
         path = version / "model.onnx"
         complaint = None

@@ -6,6 +6,7 @@ import pytest
 
 from service.adapters.model_repository import ModelRepository
 from service.core.errors import ModelMismatch, ModelNotFound
+from service.core.ports import Failure
 from service.core.session import ModelRef
 from tests.adapters.graphs import accumulator, save
 
@@ -64,3 +65,19 @@ def test_a_state_is_run_by_the_very_file_that_computed_it(tmp_path: Path) -> Non
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert list(load(tmp_path)) == []
     assert list(load(tmp_path / "missing")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing", "No such file or directory"),
+        ("file", "Not a directory"),
+        ("circle", "Too many levels of symbolic links"),
+        ("a" * 300, "File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    repository = load(tmp_path / name)
+    assert repository.failures == [Failure(".", f"the folder cannot be read: {says}")]
