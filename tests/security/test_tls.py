@@ -1,5 +1,6 @@
 """https:// and wss://: the way of a step through TLS, who is refused, and certificates that are renewed."""
 
+import asyncio
 import hashlib
 import json
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
@@ -35,6 +37,16 @@ def fingerprint(service: SecureServer) -> str:
         return hashlib.sha256(shown).hexdigest()
 
 
+async def over_tls_1_3(service: SecureServer, session_id: str) -> int:
+    """Take a step on a WebSocket over the newest TLS; return its number."""
+    url = f"{service.ws_url}/v1/sessions/{session_id}/stream"
+    async with asyncio.timeout(20), connect_async(url, ssl=service.trusted) as opened:
+        assert opened.transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+        await opened.recv()
+        await opened.send(json.dumps({"x": ROWS[0]}))
+        return int(json.loads(await opened.recv())["step"])
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_step_over_every_wire(
     workers: int, redis: RedisServer, authority: Authority, certificate: Path, session_id: str
@@ -48,11 +60,11 @@ def test_a_step_over_every_wire(
         assert wait_until(lambda: f"Conveyor listens on {service.url}\n" in service.output(), 20)
         client.put(f"/v1/sessions/{session_id}", json={"model": "hotspot"}).raise_for_status()
         assert step(client, session_id, ROWS[0], step=1)["step"] == 1
-        with stream(service, session_id, ssl=service.trusted) as socket_:
+        with stream(service, session_id, ssl=authority.trusted_by_threads()) as socket_:
             assert socket_.receive()["step"] == 1
             assert socket_.ask({"x": ROWS[1], "step": 2})["step"] == 2
         packed = {"subprotocols": [Subprotocol("conveyor.v1.msgpack")]}
-        with stream(service, session_id, ssl=service.trusted, **packed) as socket_:
+        with stream(service, session_id, ssl=authority.trusted_by_threads(), **packed) as socket_:
             socket_.socket.recv(timeout=20)
             socket_.send(msgspec.msgpack.encode({"x": ROWS[2], "step": 3}))
             answer = socket_.socket.recv(timeout=20)
@@ -61,6 +73,7 @@ def test_a_step_over_every_wire(
         # Larger than a TLS record (16 KiB), in and out.
         chunk = step(client, session_id, ROWS * 80, step=4, outputs="all")
         assert len(chunk["outputs"]["hot_spot"]) == len(ROWS) * 80
+        assert asyncio.run(over_tls_1_3(service, session_id)) == 3 + len(ROWS) * 80 + 1
         assert "Traceback" not in service.output()
 
 
@@ -75,7 +88,7 @@ def test_a_client_that_does_not_read_is_waited_for_and_loses_nothing(
         with connect(
             f"{service.ws_url}/v1/sessions/{session_id}/stream?model=hotspot",
             sock=slow,
-            ssl=service.trusted,
+            ssl=authority.trusted_by_threads(),
             server_hostname="127.0.0.1",
             max_queue=1,
             max_size=None,
@@ -99,7 +112,7 @@ def test_told_to_stop_it_answers_what_it_has_and_says_goodbye(
         SecureServer(
             redis_url=redis.url, workers=workers, tls_certificate=certificate, trusted=authority.trusted()
         ) as service,
-        stream_at(service, "/v1/sessions/a/stream?model=hotspot", ssl=service.trusted) as one,
+        stream_at(service, "/v1/sessions/a/stream?model=hotspot", ssl=authority.trusted_by_threads()) as one,
         socket.create_connection(("127.0.0.1", service.port)),  # one that never says hello holds nobody up
     ):
         one.receive()
@@ -142,14 +155,19 @@ def test_with_a_client_authority_only_its_clients_get_in(
     tmp_path: Path, authority: Authority, certificate: Path
 ) -> None:
     clients, strangers = Authority(tmp_path, "clients"), Authority(tmp_path, "strangers")
-    trusted = authority.trusted(clients.issue("client"))
+    shown = clients.issue("client")
     with SecureServer(
-        redis_url="memory://", tls_certificate=certificate, tls_client_ca=clients.file, trusted=trusted
+        redis_url="memory://",
+        tls_certificate=certificate,
+        tls_client_ca=clients.file,
+        trusted=authority.trusted(shown),
     ) as service:
         for refused in (authority.trusted(), authority.trusted(strangers.issue("stranger"))):
             with pytest.raises(httpx.TransportError), httpx.Client(verify=refused) as client:
                 client.get(f"{service.url}/healthz")
-        with stream_at(service, "/v1/sessions/a/stream?model=hotspot", ssl=trusted) as opened:
+        with stream_at(
+            service, "/v1/sessions/a/stream?model=hotspot", ssl=authority.trusted_by_threads(shown)
+        ) as opened:
             assert opened.receive()["step"] == 0
         # Another authority from now on: who was known before is not any more.
         clients.file.write_bytes(strangers.file.read_bytes())
@@ -175,7 +193,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(
         trusted=authority.trusted(),
     ) as service:
         first = fingerprint(service)
-        with stream_at(service, "/v1/stream", ssl=service.trusted) as opened:
+        with stream_at(service, "/v1/stream", ssl=authority.trusted_by_threads()) as opened:
             renewed = authority.issue("renewed", "127.0.0.1").read_bytes()
             certificate.write_bytes(renewed)  # the key is not there yet: in the middle of a renewal
             time.sleep(LOOK_EVERY_S)
@@ -213,5 +231,5 @@ def test_the_gateways_example_serves_both_wires(
             assert response.status_code == 201
             assert "strict-transport-security" in response.headers
             path = f"wss://127.0.0.1:{nginx.port}/v1/sessions/{session_id}/stream"
-            with connect(path, ssl=authority.trusted()) as opened:
+            with connect(path, ssl=authority.trusted_by_threads()) as opened:
                 assert json.loads(opened.recv(timeout=20))["step"] == 0
