@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, suppress
 
 import typer
 
+from service import logs
 from service.api.schemas import session_info
 from service.beside import beside
 from service.core.errors import ConveyorError, InvalidRecord, Unavailable
@@ -68,6 +69,8 @@ def delete(settings: Settings, tenant: str, session_id: str) -> None:
 
 
 def _with_store(run: Callable[[StateStore], Awaitable[None]], settings: Settings) -> None:
+    logs.configure("error", settings.log_format)
+
     async def with_store() -> None:
         async with AsyncExitStack() as stack:
             await run(await open_store(settings, stack, share=True))

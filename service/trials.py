@@ -11,13 +11,8 @@ def begin_trials(settings: Settings, *, max_batch: int) -> Trials | None:
     """Begin to try out each model in a process of its own, where that is on."""
     if not settings.model_trial_s:
         return None
-    return Trials(
-        settings.models,
-        Trial(settings.model_trial_bytes, settings.model_trial_s),
-        at_once=trials_at_once(settings),
-        max_batch=max_batch,
-        max_bytes=settings.max_model_bytes,
-    )
+    trial = Trial(max_batch, settings.max_model_bytes, settings.model_trial_bytes, settings.model_trial_s)
+    return Trials(settings.models, trial, at_once=trials_at_once(settings))
 
 
 def trials_at_once(settings: Settings) -> int:

@@ -25,16 +25,18 @@ _ROOT = Path(__file__).parents[2]
 
 
 class Trial(NamedTuple):
-    """What a model may use up in its trial: bytes of address space, and seconds."""
+    """What a model has to do, and what it may use up: it is run with up to `max_batch` sessions, its file has
+    `max_bytes` at most, its process `max_memory` bytes of address space, and that takes `seconds` at most."""
 
+    max_batch: int
+    max_bytes: int
     max_memory: int
     seconds: float
 
-    def start(self, path: Path, *, max_batch: int, max_bytes: int) -> subprocess.Popen[bytes]:
-        """Begin to load a model and to warm it up, elsewhere. `max_bytes` is how large its file may be."""
-        numbers = (max_batch, max_bytes, self.max_memory, self.seconds)
+    def start(self, path: Path) -> subprocess.Popen[bytes]:
+        """Begin to load a model and to warm it up, elsewhere."""
         program = [sys.executable, "-m", "service.adapters.run_trial"]
-        command = [*program, str(os.getpid()), str(path.absolute()), *map(str, numbers)]
+        command = [*program, str(os.getpid()), str(path.absolute()), *map(str, self)]
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), environment.get("PYTHONPATH"))))
         return subprocess.Popen(  # noqa: S603  # nosec B603  # our own interpreter and module
@@ -69,11 +71,9 @@ class Trials:
     It is a context manager: with it end those that are still under way.
     """
 
-    def __init__(self, folder: Path, trial: Trial, *, at_once: int, max_batch: int, max_bytes: int) -> None:
+    def __init__(self, folder: Path, trial: Trial, *, at_once: int) -> None:
         self.candidates = list(candidates(folder))
         self._trial = trial
-        self._max_batch = max_batch
-        self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ended = False
@@ -100,7 +100,7 @@ class Trials:
         with self._lock:
             if self._ended:
                 raise UnusableModel("its trial did not begin: the process ends")
-            process = self._trial.start(path, max_batch=self._max_batch, max_bytes=self._max_bytes)
+            process = self._trial.start(path)
             self._running.add(process)
         try:
             self._trial.finish(process)

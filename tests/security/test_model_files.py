@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,24 +12,20 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
-import psutil
 import pytest
 
 from service.adapters import onnx_file, onnx_model
 from service.adapters.model_repository import ModelRepository
-from service.adapters.model_trial import Trial, Trials
 from service.adapters.onnx_file import CHILDREN, UnusableModel, inspect
 from service.adapters.onnx_model import OnnxModel
 from service.core.errors import ModelFailed
 from service.core.spec import MAX_DEPTH, MAX_ITEMS, MAX_JSON, MAX_SIZE, ModelSpec, SpecError
 from tests.adapters.graphs import SPEC, accumulator, save, with_spec
 from tests.api.wire import readings
-from tests.process import wait_until
 from tests.security import hostile_models as hostile
 from tests.servers import REPOSITORY, ConveyorServer, RedisServer
 
 GOOD = REPOSITORY / "models" / "hotspot"
-TRIAL = Trial(max_memory=2 * 2**30, seconds=20.0)
 
 
 def deep(depth: int) -> str:
@@ -131,7 +125,7 @@ def test_what_a_service_meets_in_its_folder_keeps_no_good_model_from_being_serve
         models=folder,
         max_model_bytes=1_000_000,
         model_trial_s=10,
-        model_trial_bytes=TRIAL.max_memory,
+        model_trial_bytes=2 * 2**30,
     ) as service:
         ready = httpx.get(f"{service.url}/readyz", timeout=30).json()
         opened = httpx.post(f"{service.url}/v1/sessions", json={"model": "hotspot", "history": readings(2)}, timeout=30)
@@ -141,75 +135,6 @@ def test_what_a_service_meets_in_its_folder_keeps_no_good_model_from_being_serve
     assert failed.keys() == reasons.keys()
     for place, says in reasons.items():
         assert says in failed[place], failed[place]
-
-
-def test_a_trial_leaves_a_good_model_alone_and_says_what_a_bad_one_did(tmp_path: Path) -> None:
-    good = save(accumulator(), tmp_path, "good")
-    turned = save(hostile.turned_outputs(), tmp_path, "turned")
-    TRIAL.finish(TRIAL.start(good, max_batch=4, max_bytes=10**6))
-    with pytest.raises(UnusableModel, match="more than 10 bytes"):
-        TRIAL.finish(TRIAL.start(good, max_batch=4, max_bytes=10))
-    with pytest.raises(UnusableModel, match="'y' came with the shape"):
-        TRIAL.finish(TRIAL.start(turned, max_batch=4, max_bytes=10**6))
-
-
-def trials(folder: Path, seconds: float, at_once: int) -> Trials:
-    return Trials(folder, TRIAL._replace(seconds=seconds), at_once=at_once, max_batch=2, max_bytes=10**6)
-
-
-def test_no_more_trials_go_on_at_once_than_were_allowed(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        save(hostile.going_round(), tmp_path, name)
-    started = time.monotonic()
-    with trials(tmp_path, seconds=0.5, at_once=1) as under_way:
-        repository = ModelRepository.load(tmp_path, max_batch=2, trials=under_way)
-    assert time.monotonic() - started >= 1.5
-    assert [failure.reason for failure in repository.failures] == [
-        "its trial took longer than 0.5 s, CONVEYOR_MODEL_TRIAL_S"
-    ] * 3
-
-
-def test_trials_end_with_who_began_them(tmp_path: Path) -> None:
-    for name in ("a", "b", "c"):
-        save(hostile.going_round(), tmp_path, name)
-    with trials(tmp_path, seconds=60, at_once=2):
-        assert wait_until(lambda: len(trials_of(tmp_path)) == 2, 20), "both are under way"
-        ended = time.monotonic()
-    assert time.monotonic() - ended < 20
-    assert trials_of(tmp_path) == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a trial that is left alone ends by its limits")
-def test_a_trial_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
-    path = save(hostile.going_round(), tmp_path)
-    begin = (
-        "import sys, pathlib, service.adapters.model_trial as t\n"
-        "trial = t.Trial(2**31, 60).start(pathlib.Path(sys.argv[1]), max_batch=2, max_bytes=10**6)\n"
-        "print(trial.pid, flush=True), sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", begin, path]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        trial = psutil.Process(int(parent.stdout.readline()))
-        assert wait_until(lambda: trial.cpu_times().user > 1, 20), "it goes round"
-        parent.kill()
-    assert wait_until(lambda: not trial.is_running() or trial.status() == psutil.STATUS_ZOMBIE, 5)
-
-
-def trials_of(folder: Path) -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if str(folder) in " ".join(child.cmdline())]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="another way to choose who is killed")
-def test_a_system_without_memory_ends_a_trial_before_all_others(tmp_path: Path) -> None:
-    process = TRIAL.start(save(hostile.going_round(), tmp_path), max_batch=2, max_bytes=10**6)
-    score = Path(f"/proc/{process.pid}/oom_score_adj")
-    try:
-        assert wait_until(lambda: score.read_text() == "1000\n", TRIAL.seconds)
-    finally:
-        process.kill()
-    with pytest.raises(UnusableModel, match="its trial ended by SIGKILL"):
-        TRIAL.finish(process)
 
 
 def test_a_loop_that_a_clients_numbers_keep_going_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
