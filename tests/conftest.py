@@ -18,11 +18,10 @@ from service.adapters.model_repository import ModelRepository
 from service.engine import Engine
 from service.quotas import Quota
 from service.sessions import Sessions
-from service.settings import Settings
 from tests import budget as budget  # the profiles of property tests
 from tests.clock import Time
 from tests.engines import MODELS, CountingStore
-from tests.servers import ConveyorServer, RedisServer
+from tests.servers import ConveyorCommand, ConveyorServer, RedisServer
 
 OpenSession = Callable[..., str]
 
@@ -46,7 +45,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def service(redis: RedisServer) -> Iterator[ConveyorServer]:
-    with ConveyorServer(redis_url=redis.url, model_trial_s=Settings.model_fields["model_trial_s"].default) as server:
+    with ConveyorCommand(redis_url=redis.url) as server:
         yield server
 
 

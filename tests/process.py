@@ -6,11 +6,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import Protocol, Self
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -69,6 +69,33 @@ def members_of(group: int) -> list[int]:
     )
 
 
+class Process(Protocol):
+    """What is asked of a `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+
+def begin(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+    """Begin a command in the repository; what it prints is added to `log`."""
+    with log.open("ab") as output:
+        # A session of its own: Ctrl-C in the terminal is for pytest, which then ends the server in order.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=REPOSITORY,
+            start_new_session=True,
+        )
+
+
 class Server:
     """A process with a log and a folder of its own. Subclasses say what runs and how it is known to be ready."""
 
@@ -80,13 +107,16 @@ class Server:
         self.folder = Path(self._folder.name)
         self._log = self.folder / "output.log"
         self._output = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def _command(self) -> list[str]:
         raise NotImplementedError
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
+
+    def _begin(self) -> Process:
+        return begin(self._command(), self._environment(), self._log)
 
     def is_ready(self) -> bool:
         """Whether it answers that it is ready, now."""
@@ -96,17 +126,7 @@ class Server:
         """Start the process; with `wait`, return when it is ready. Raises ServerFailed if it never is."""
         if self.running:
             raise ServerFailed("it is running already")
-        with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is for pytest, which then ends the server in order.
-            self._process = subprocess.Popen(
-                self._command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                cwd=REPOSITORY,
-                start_new_session=True,
-            )
+        self._process = self._begin()
         if wait:
             self.wait_ready()
         return self
@@ -148,7 +168,7 @@ class Server:
             self._kill_group()
 
     def _kill_group(self) -> None:
-        # The group is ours: start_new_session made this process its leader, and it takes the leader's number.
+        # The group is ours: the session of its own made this process its leader, and it takes the leader's number.
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -13,7 +13,6 @@ import http.client
 import os
 import socket
 import sys
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -21,10 +20,12 @@ from typing import Any, ClassVar, cast
 import redis
 
 from service.adapters.redis_binary import candidates
-from tests.process import REPOSITORY, Server, ServerFailed, free_port, wait_until
+from tests.forked import Forked
+from tests.process import REPOSITORY, Process, Server, ServerFailed, begin, free_port, wait_until
 
 __all__ = [
     "REPOSITORY",
+    "ConveyorCommand",
     "ConveyorServer",
     "RedisServer",
     "Server",
@@ -132,22 +133,24 @@ class RedisServer(Server):
 
 
 class ConveyorServer(Server):
-    """``python -m service serve`` on a free loopback port, ready when ``/readyz`` says so.
+    """``conveyor serve`` on a free loopback port, ready when ``/readyz`` says so.
 
     `settings` become CONVEYOR_ variables: ``ConveyorServer(redis_url=…)``; other CONVEYOR_ variables of the test's
-    own environment are not passed on. `args` are added to the command line, `env` to the environment.
+    own environment are not passed on. `args` are added to the command line.
 
-    Unless a test sets `model_trial_s`, models are not tried out first: that is a third of the time of a start, and what
-    the service that most tests share, and those of model files, do as users' services do.
+    It starts in a quarter of the time that a `ConveyorCommand` takes: see `tests.forked`, and unless a test sets
+    `model_trial_s`, models are not tried out first.
     """
 
-    def __init__(self, *args: str, env: Mapping[str, str] | None = None, port: int | None = None, **settings: object):
+    def __init__(self, *args: str, port: int | None = None, **settings: object):
         super().__init__()
         self.args = args
         self.port = port or free_port()
         # Its own data folder, so that a private redis-server never meets another test's.
-        named = {"data_dir": self.folder / "data", "model_trial_s": 0, **settings}
-        self.env = {f"CONVEYOR_{key.upper()}": str(value) for key, value in named.items()} | dict(env or {})
+        named = {"data_dir": self.folder / "data", **self.defaults, **settings}
+        self.env = {f"CONVEYOR_{key.upper()}": str(value) for key, value in named.items()}
+
+    defaults: ClassVar[dict[str, object]] = {"model_trial_s": 0}
 
     @property
     def url(self) -> str:
@@ -157,8 +160,11 @@ class ConveyorServer(Server):
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
-    def _command(self) -> list[str]:
-        return [sys.executable, "-m", "service", "serve", "--host", "127.0.0.1", "--port", str(self.port), *self.args]
+    def _arguments(self) -> list[str]:
+        return ["serve", "--host", "127.0.0.1", "--port", str(self.port), *self.args]
+
+    def _begin(self) -> Process:
+        return Forked(self._arguments(), self._environment(), REPOSITORY, self._log)
 
     def _environment(self) -> dict[str, str]:
         outer = {key: value for key, value in os.environ.items() if not key.startswith("CONVEYOR_")}
@@ -173,3 +179,15 @@ class ConveyorServer(Server):
             return False
         finally:
             connection.close()
+
+
+class ConveyorCommand(ConveyorServer):
+    """``python -m service serve`` as users start it, with all that this takes: of tests about that, and shared ones."""
+
+    defaults: ClassVar[dict[str, object]] = {}
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "service", *self._arguments()]
+
+    def _begin(self) -> Process:
+        return begin(self._command(), self._environment(), self._log)

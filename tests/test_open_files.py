@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from service.open_files import BESIDE
-from tests.servers import REPOSITORY, ConveyorServer, RedisServer
+from tests.servers import REPOSITORY, ConveyorCommand, RedisServer
 
 PROGRAM = """
 import json, resource, sys
@@ -35,7 +35,7 @@ def test_the_limit(connections: int, limits: tuple[int, int], room: int, soft: i
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_service_under_a_low_limit_says_for_how_many_it_has_room(redis: RedisServer, workers: str) -> None:
-    class Limited(ConveyorServer):
+    class Limited(ConveyorCommand):
         def _command(self) -> list[str]:
             return ["sh", "-c", 'ulimit -n 300 && exec "$@"', "sh", *super()._command()]
 

@@ -15,7 +15,7 @@ from tests.faults.test_workers import workers
 from tests.proxy import Proxy
 from tests.redis_clusters import ClusterDeployment, cluster_deployment
 from tests.redis_deployments import SentinelDeployment, sentinel_deployment
-from tests.servers import ConveyorServer, RedisServer, redis_command
+from tests.servers import ConveyorCommand, ConveyorServer, RedisServer, redis_command
 from tests.test_gateway import Nginx
 
 TIMEOUTS = {"store_timeout_s": 1, "step_timeout_s": 4}
@@ -117,7 +117,7 @@ async def behind_sentinels() -> AsyncIterator[Deployment]:
 
 
 def _service(redis_url: str, **settings: object) -> ConveyorServer:
-    return ConveyorServer(redis_url=redis_url, **TIMEOUTS, **settings)
+    return ConveyorCommand(redis_url=redis_url, model_trial_s=0, **TIMEOUTS, **settings)
 
 
 async def _entered(stack: AsyncExitStack, server: AbstractContextManager[T]) -> T:

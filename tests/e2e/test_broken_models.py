@@ -10,7 +10,7 @@ import onnx
 
 from tests.api.wire import readings
 from tests.e2e.command import conveyor
-from tests.servers import REPOSITORY, ConveyorServer, RedisServer
+from tests.servers import REPOSITORY, ConveyorCommand, RedisServer
 
 GOOD = REPOSITORY / "models" / "hotspot"
 SPEC = "conveyor.spec"
@@ -73,7 +73,7 @@ def test_a_broken_model_is_named_and_stops_no_other(tmp_path: Path, redis: Redis
     reasons = {f"{place}/model.onnx": says for place, (_, says) in BROKEN.items()}
     reasons |= {f"{place}/model.onnx": says for place, says in MISPLACED.items()}
 
-    with ConveyorServer(redis_url=redis.url, models=tmp_path) as service:
+    with ConveyorCommand(redis_url=redis.url, models=tmp_path) as service:
         ready = httpx.get(f"{service.url}/readyz").json()
         steps = httpx.post(f"{service.url}/v1/sessions", json={"model": "hotspot", "history": readings(2)})
         log = service.output()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.wire import readings, step, step_count
 from tests.e2e.command import conveyor
-from tests.servers import REPOSITORY, ConveyorServer
+from tests.servers import REPOSITORY, ConveyorCommand, ConveyorServer
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[ConveyorServer]:
     """A service with its own redis-server, as one is without any setting; a test may leave it stopped."""
-    with ConveyorServer() as server:
+    with ConveyorCommand() as server:
         yield server
 
 

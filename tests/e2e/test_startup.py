@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.command import conveyor
-from tests.servers import ConveyorServer, RedisServer, free_port
+from tests.servers import ConveyorCommand, RedisServer, free_port
 
 TAKEN, NO_REDIS = "{taken}", "redis://127.0.0.1:{free}/0"
 
@@ -64,7 +64,7 @@ def test_what_prevents_a_start_is_named_with_the_remedy(name: str, tmp_path: Pat
 
 
 def test_the_printed_line_works_when_pasted(redis: RedisServer) -> None:
-    with ConveyorServer(redis_url=redis.url) as service:
+    with ConveyorCommand(redis_url=redis.url) as service:
         banner = service.output()
         assert f"Conveyor listens on {service.url}\n" in banner
         (line,) = re.findall(r"^curl .*$", banner, re.MULTILINE)
@@ -77,7 +77,7 @@ def test_the_printed_line_works_when_pasted(redis: RedisServer) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_two_services_on_one_data_folder_are_told_apart(workers: int, tmp_path: Path) -> None:
-    with ConveyorServer(data_dir=tmp_path, workers=workers) as first:
+    with ConveyorCommand(data_dir=tmp_path, workers=workers) as first:
         second = conveyor("serve", "--port", "0", data_dir=tmp_path, workers=workers)
         assert second.returncode != 0
         assert "Traceback" not in second.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.wire import readings, step, step_count, stream, stream_at
 from tests.process import members_of, redis_servers_in
-from tests.servers import ConveyorServer, RedisServer, wait_until
+from tests.servers import ConveyorCommand, ConveyorServer, RedisServer, wait_until
 
 ROWS = readings(12)
 
@@ -17,7 +17,7 @@ ROWS = readings(12)
 def test_a_service_that_is_told_to_stop_answers_what_is_in_flight() -> None:
     with (
         RedisServer() as redis,
-        ConveyorServer(redis_url=redis.url) as service,
+        ConveyorCommand(redis_url=redis.url) as service,
         httpx.Client(base_url=service.url, timeout=10) as client,
         stream_at(service, "/v1/sessions/a/stream?model=hotspot") as one,
         stream_at(service, "/v1/stream") as many,
@@ -47,7 +47,7 @@ def test_a_service_that_is_told_to_stop_answers_what_is_in_flight() -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_service_goes_on_while_its_balancer_learns_that_it_is_to_stop(redis: RedisServer, workers: str) -> None:
     with (
-        ConveyorServer("--workers", workers, redis_url=redis.url, drain_delay_s=2) as service,
+        ConveyorCommand("--workers", workers, redis_url=redis.url, drain_delay_s=2) as service,
         stream_at(service, "/v1/sessions/delayed/stream?model=hotspot") as socket,
     ):
         socket.receive()
@@ -67,7 +67,7 @@ def test_a_service_goes_on_while_its_balancer_learns_that_it_is_to_stop(redis: R
 
 
 def test_told_twice_it_does_not_wait_for_its_balancer(redis: RedisServer) -> None:
-    with ConveyorServer(redis_url=redis.url, drain_delay_s=60) as service:
+    with ConveyorCommand(redis_url=redis.url, drain_delay_s=60) as service:
         service.terminate()
         assert wait_until(lambda: httpx.get(f"{service.url}/readyz").status_code == 503, 1)
         service.terminate()
@@ -76,7 +76,7 @@ def test_told_twice_it_does_not_wait_for_its_balancer(redis: RedisServer) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_service_stops_at_once(redis: RedisServer, number: signal.Signals) -> None:
-    with ConveyorServer(redis_url=redis.url) as service, stream_at(service, "/v1/stream") as socket:
+    with ConveyorCommand(redis_url=redis.url) as service, stream_at(service, "/v1/stream") as socket:
         service.signal(number)
         assert socket.closed().code == 1012
         assert service.wait(3) in (0, -number, 128 + number)
@@ -85,7 +85,7 @@ def test_an_idle_service_stops_at_once(redis: RedisServer, number: signal.Signal
 
 @pytest.mark.parametrize("end", [ConveyorServer.stop, ConveyorServer.kill], ids=["SIGTERM", "SIGKILL"])
 def test_with_its_own_redis_a_service_goes_on_where_it_was(end: object) -> None:
-    with ConveyorServer() as service, httpx.Client(base_url=service.url) as client:
+    with ConveyorCommand() as service, httpx.Client(base_url=service.url) as client:
         client.put("/v1/sessions/pump-7", json={"model": "hotspot"})
         client.put("/v1/sessions/undisturbed", json={"model": "hotspot"})
         for number, row in enumerate(ROWS, start=1):
@@ -102,7 +102,7 @@ def test_with_its_own_redis_a_service_goes_on_where_it_was(end: object) -> None:
 
 
 def test_a_socket_resumes_after_the_death_of_its_service(redis: RedisServer, session_id: str) -> None:
-    with ConveyorServer(redis_url=redis.url) as service:
+    with ConveyorCommand(redis_url=redis.url) as service:
         with stream(service, session_id, "?model=hotspot") as socket:
             socket.receive()
             acknowledged = [socket.ask({"x": row})["step"] for row in ROWS[:4]]
@@ -114,7 +114,7 @@ def test_a_socket_resumes_after_the_death_of_its_service(redis: RedisServer, ses
 
 
 def test_workers_share_a_port_and_their_sessions_and_end_together() -> None:
-    with ConveyorServer("--workers", "2") as service:
+    with ConveyorCommand("--workers", "2") as service:
         httpx.put(f"{service.url}/v1/sessions/pump-7", json={"model": "hotspot"}).raise_for_status()
         for number in range(1, 31):
             with httpx.Client(base_url=service.url) as client:  # a connection of its own, to whichever worker takes it

@@ -18,7 +18,7 @@ import pytest
 from tests.api.test_health import metrics
 from tests.api.wire import readings, step, step_count, stream
 from tests.process import members_of, processes, redis_servers_in
-from tests.servers import REPOSITORY, ConveyorServer, RedisServer, wait_until
+from tests.servers import REPOSITORY, ConveyorCommand, ConveyorServer, RedisServer, wait_until
 from tests.streaming_client import Answer, open_session, reading, stream_over_rest, stream_over_websocket
 
 ROWS = readings(12)
@@ -47,7 +47,7 @@ def models_ready(service: ConveyorServer) -> int:
 @contextmanager
 def workers(count: int, **settings: object) -> Iterator[ConveyorServer]:
     """A service of so many workers, all of which serve; its temporary files are in a folder of its own."""
-    service = ConveyorServer("--workers", str(count), **settings)
+    service = ConveyorCommand("--workers", str(count), **settings)
     temporary = service.folder / "tmp"
     temporary.mkdir()
     service.env["TMPDIR"] = str(temporary)
@@ -284,7 +284,7 @@ def test_a_worker_that_hangs_does_not_keep_the_service_from_ending(redis: RedisS
     ids=["it is killed", "the service is told to stop"],
 )
 def test_while_the_first_worker_starts(end: object, status: int) -> None:
-    with ConveyorServer("--workers", "2") as service:
+    with ConveyorCommand("--workers", "2") as service:
         service.stop()
         service.start(wait=False)
         assert wait_until(lambda: bool(workers_of(service)), 10)

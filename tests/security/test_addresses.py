@@ -22,8 +22,8 @@ def test_an_address_that_others_reach_is_refused_without_keys_or_tokens(host: st
 class Elsewhere(ConveyorServer):
     """A service that listens on all addresses of this machine."""
 
-    def _command(self) -> list[str]:
-        return [word if word != "127.0.0.1" else "0.0.0.0" for word in super()._command()]
+    def _arguments(self) -> list[str]:
+        return [word if word != "127.0.0.1" else "0.0.0.0" for word in super()._arguments()]
 
 
 @pytest.mark.parametrize("allowed", [("--allow-anybody",), {"allow_anybody": "true"}])
@@ -45,8 +45,8 @@ def test_this_machine_alone_is_served_unasked(redis: RedisServer, host: str) -> 
     port = free_port()
 
     class Here(ConveyorServer):
-        def _command(self) -> list[str]:
-            return [word if word != "127.0.0.1" else host for word in super()._command()]
+        def _arguments(self) -> list[str]:
+            return [word if word != "127.0.0.1" else host for word in super()._arguments()]
 
         def is_ready(self) -> bool:
             return "Conveyor listens on" in self.output()

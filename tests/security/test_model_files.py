@@ -23,7 +23,7 @@ from service.core.spec import MAX_DEPTH, MAX_ITEMS, MAX_JSON, MAX_SIZE, ModelSpe
 from tests.adapters.graphs import SPEC, accumulator, save, with_spec
 from tests.api.wire import readings
 from tests.security import hostile_models as hostile
-from tests.servers import REPOSITORY, ConveyorServer, RedisServer
+from tests.servers import REPOSITORY, ConveyorCommand, RedisServer
 
 GOOD = REPOSITORY / "models" / "hotspot"
 
@@ -120,7 +120,7 @@ def test_what_a_service_meets_in_its_folder_keeps_no_good_model_from_being_serve
     (folder / os.fsdecode(b"bad\xffname") / "1").mkdir(parents=True)
     (folder / "new\nline" / "1").mkdir(parents=True)
 
-    with ConveyorServer(
+    with ConveyorCommand(
         redis_url=redis.url,
         models=folder,
         max_model_bytes=1_000_000,

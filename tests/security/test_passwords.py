@@ -11,7 +11,7 @@ from service.settings import Settings
 from tests.api.wire import readings, stream_at
 from tests.e2e.command import conveyor
 from tests.process import members_of, redis_servers_in
-from tests.servers import ConveyorServer, RedisServer, free_port, redis_command
+from tests.servers import ConveyorCommand, RedisServer, free_port, redis_command
 
 SECRET = "s3cret"
 ROW = readings(1)[0]
@@ -64,7 +64,7 @@ def test_what_is_wrong_with_a_url_is_said_without_its_password(name: str, redis:
 def test_a_run_that_logs_all_it_can_shows_no_password(log_format: str, workers: int) -> None:
     with RedisServer(appendonly="yes") as redis:
         redis_command(redis.url, "ACL", "SETUSER", "conveyor", "on", ">s3cret", "~*", "+@all")
-        service = ConveyorServer(
+        service = ConveyorCommand(
             redis_url=redis.url.replace("://", "://conveyor:s3cret@"),
             workers=workers,
             log_level="debug",
@@ -94,7 +94,7 @@ def test_a_run_that_logs_all_it_can_shows_no_password(log_format: str, workers: 
 
 
 def test_the_private_redis_server_has_nothing_to_hide_on_its_command_line(tmp_path: Path) -> None:
-    with ConveyorServer(data_dir=tmp_path) as service:
+    with ConveyorCommand(data_dir=tmp_path) as service:
         (server,) = redis_servers_in(tmp_path)
         assert not {"requirepass", "masterauth"} & set(Path(f"/proc/{server}/cmdline").read_text().split("\0"))
         assert (tmp_path / "redis.sock").stat().st_mode & 0o777 == 0o700
