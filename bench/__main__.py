@@ -62,7 +62,7 @@ def bench(
 def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     started = time.monotonic()
     failures: list[Failure] = []
-    rounds = [Round() for _ in range(effort.rounds)]
+    rounds: list[Round] = []
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
     parts = list(PARTS) if ALONE in chosen else []
     total = effort.rounds * sum(len(scenario.subjects) + scenario.script_beside for scenario in scenarios)
@@ -84,7 +84,9 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
 def _keep(outcome: Outcome, number: int, rounds: list[Round], failures: list[Failure]) -> None:
     if isinstance(outcome, Failure):
         failures.append(outcome)
-    elif isinstance(outcome, Measurement):
+        return
+    rounds += [Round() for _ in range(len(rounds), number)]
+    if isinstance(outcome, Measurement):
         rounds[number - 1].measurements.append(outcome)
     else:
         rounds[number - 1].readings.append(outcome)

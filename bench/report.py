@@ -6,7 +6,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.effort import ALONE_ROUNDS
 from bench.goals import COMPARISONS, Comparison, Goal
 from bench.measure import Measurement
 from bench.pages import markdown_table
@@ -41,7 +40,6 @@ _READINGS = ("figure", "bar", "aim", "measured", "")
 
 def tables(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> Tables:
     """Return the tables of a run: their titles, heads and rows."""
-    count = len(run.rounds)
     measured = cells(run)
     alone = [cell for cell in measured if cell.subject in PARTS]
     served = [cell for cell in measured if cell.subject not in PARTS]
@@ -52,13 +50,9 @@ def tables(run: Run, comparisons: Sequence[Comparison] = COMPARISONS) -> Tables:
             [_ratio(ratio) for ratio in ratios(run, comparisons)],
         ),
         ("Memory and start: median (least to most)", _READINGS, [_reading(*each) for each in readings(run)]),
-        (f"Medians of {count} rounds", _FIGURES, [_figures(cell) for cell in served]),
+        ("Medians of the rounds", _FIGURES, [_figures(cell) for cell in served]),
         ("What the load generator could drive", _CEILING, [_ceiling(cell) for cell in served if cell.subject == ECHO]),
-        (
-            f"The parts alone, medians of {min(count, ALONE_ROUNDS)}",
-            _ALONE,
-            [_figures(cell)[: len(_ALONE)] for cell in alone],
-        ),
+        ("The parts alone", _ALONE, [_figures(cell)[: len(_ALONE)] for cell in alone]),
     ]
     return [table for table in made if table[2]]
 

@@ -51,11 +51,11 @@ def probe(effort: Effort) -> Iterator[tuple[int, Outcome]]:
         few = _servers(few_redis, stack.enter_context(conveyor(few_redis, few_folder, core)), core)
         with conveyor(redis, folder, core, cache_mib=FORGETFUL_MIB) as forgetful:
             turns = [(scenario(many, read=True), _servers(redis, forgetful, core)), (scenario(FEW, read=True), few)]
-            yield from _in_turns(turns, effort.rounds, effort.warm_up_s, effort.seconds / 2)
+            yield from _in_turns(turns, effort.rounds, effort.warm_up_s, effort.population_s)
         with conveyor(redis, folder, core) as server:
             yield from ((1, reading) for reading in _gone_through(server, many))
             turns = [(scenario(many), _servers(redis, server, core)), (scenario(FEW), few)]
-            yield from _in_turns(turns, effort.rounds, effort.warm_up_s, effort.seconds)
+            yield from _in_turns(turns, effort.population_rounds, effort.warm_up_s, effort.population_s)
 
 
 def sweep(counts: Sequence[int], rounds: int, warm_up_s: float, seconds: float) -> Iterator[tuple[int, Measurement]]:
@@ -75,7 +75,7 @@ def _in_turns(
     turns: Sequence[tuple[Scenario, Servers]], rounds: int, warm_up_s: float, seconds: float
 ) -> Iterator[tuple[int, Measurement]]:
     for number in range(1, rounds + 1):
-        for each, servers in turns:
+        for each, servers in turns if number % 2 else reversed(turns):  # what drifts meanwhile favours neither
             drawn = msgspec.structs.replace(each, seed=number)
             found = measure(drawn, CONVEYOR, servers, warm_up_s=warm_up_s, seconds=seconds, prefix=PREFIX)
             yield number, found
