@@ -114,9 +114,9 @@ def test_a_step_may_come_in_pieces(service: ConveyorServer, open_session: OpenSe
     assert orjson.loads(body)["step"] == 1
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(redis: RedisServer) -> None:
+def test_a_body_that_does_not_come_is_not_waited_for(redis: RedisServer, session_id: str) -> None:
     with ConveyorServer(redis_url=redis.url, request_timeout_s=0.5) as service, connected(service) as connection:
-        content = request("a", BODIES["a step"])
+        content = request(session_id, BODIES["a step"])
         assert asked(connection, content)[0].startswith(b"HTTP/1.1 404")
         head, body = asked(connection, content[:-3])
         assert head.startswith(b"HTTP/1.1 408")
