@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     os.environ.update(environment)
     with Path(os.devnull).open() as nothing, log.open("ab") as output:
         os.dup2(nothing.fileno(), 0)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
             cast("TextIOWrapper", stream).reconfigure(line_buffering=True)

@@ -11,7 +11,7 @@ import redis as redis_client
 from websockets.sync.client import connect
 
 from tests.api.wire import readings, require_problem, stream_at
-from tests.servers import ConveyorCommand, ConveyorServer, RedisServer
+from tests.servers import ConveyorServer, RedisServer
 
 ROWS = readings(6)
 
@@ -34,7 +34,7 @@ def open_session(service: ConveyorServer, session_id: str) -> None:
 def test_a_posted_step_is_answered_though_redis_takes_its_time() -> None:
     with (
         RedisServer() as redis,
-        ConveyorCommand(redis_url=redis.url, store_timeout_s=4) as service,
+        ConveyorServer(redis_url=redis.url, store_timeout_s=4) as service,
         redis_client.Redis.from_url(redis.admin_url) as direct,
     ):
         open_session(service, "a")
@@ -50,7 +50,7 @@ def test_a_posted_step_is_answered_though_redis_takes_its_time() -> None:
 
 
 def test_where_redis_hangs_steps_are_refused_and_the_process_ends() -> None:
-    with RedisServer() as redis, ConveyorCommand(redis_url=redis.url, store_timeout_s=6, drain_timeout_s=2) as service:
+    with RedisServer() as redis, ConveyorServer(redis_url=redis.url, store_timeout_s=6, drain_timeout_s=2) as service:
         open_session(service, "a")
         httpx.post(f"{service.url}/v1/sessions/a/steps", json={"x": ROWS[0]}).raise_for_status()
         redis.signal(signal.SIGSTOP)
@@ -71,7 +71,7 @@ def test_where_redis_hangs_steps_are_refused_and_the_process_ends() -> None:
 
 
 def test_a_client_that_does_not_read_holds_nobody_up(redis: RedisServer) -> None:
-    with ConveyorCommand(redis_url=redis.url, drain_timeout_s=1) as service:
+    with ConveyorServer(redis_url=redis.url, drain_timeout_s=1) as service:
         deaf = socket.socket()
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", service.port))
@@ -87,10 +87,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(redis: RedisServer) -> None
 
 def test_a_signal_and_its_echo_are_one(redis: RedisServer) -> None:
     """A terminal's Ctrl-C reaches the workers, and then their supervisor tells them again."""
-    with (
-        ConveyorCommand(redis_url=redis.url) as service,
-        stream_at(service, "/v1/sessions/e/stream?model=hotspot") as s,
-    ):
+    with ConveyorServer(redis_url=redis.url) as service, stream_at(service, "/v1/sessions/e/stream?model=hotspot") as s:
         s.receive()
         redis.signal(signal.SIGSTOP)
         s.send(*({"x": row} for row in ROWS))
@@ -105,7 +102,7 @@ def test_a_signal_and_its_echo_are_one(redis: RedisServer) -> None:
 
 
 def test_a_socket_that_finds_no_redis_is_told_to_come_back() -> None:
-    with RedisServer() as redis, ConveyorCommand(redis_url=redis.url, store_timeout_s=0.5) as service:
+    with RedisServer() as redis, ConveyorServer(redis_url=redis.url, store_timeout_s=0.5) as service:
         redis.kill()
         with stream_at(service, "/v1/sessions/a/stream?model=hotspot") as client:
             assert client.receive()["error"]["retry_after_s"] > 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import ConveyorCommand, ConveyorServer, RedisServer
+from tests.servers import ConveyorServer, RedisServer
 from tests.streaming_client import Answer, open_session, reading, stream_over_rest, stream_over_websocket
 
 STEPS = 150
@@ -35,7 +35,7 @@ async def undisturbed(service: ConveyorServer, session: int) -> list[Answer]:
 
 
 async def test_no_step_is_lost_and_none_applied_twice(redis: RedisServer) -> None:
-    with ConveyorCommand(redis_url=redis.url) as service:
+    with ConveyorServer(redis_url=redis.url) as service:
         expected = await asyncio.gather(*(undisturbed(service, i) for i in range(SESSIONS)))
         for i in range(SESSIONS):
             await open_session(service.url, f"s{i}")
@@ -63,7 +63,7 @@ async def test_no_step_is_lost_and_none_applied_twice(redis: RedisServer) -> Non
 
 
 async def test_an_answered_step_is_there_for_the_next_process(redis: RedisServer) -> None:
-    with ConveyorCommand(redis_url=redis.url) as service:
+    with ConveyorServer(redis_url=redis.url) as service:
         await open_session(service.url, "between")
         whole = await undisturbed(service, 0)
         first = await stream_over_rest([service.url], "between", rows(0)[:20])

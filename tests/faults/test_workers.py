@@ -47,7 +47,7 @@ def models_ready(service: ConveyorServer) -> int:
 @contextmanager
 def workers(count: int, **settings: object) -> Iterator[ConveyorServer]:
     """A service of so many workers, all of which serve; its temporary files are in a folder of its own."""
-    service = ConveyorCommand("--workers", str(count), **settings)
+    service = ConveyorCommand("--workers", str(count), model_trial_s=0, **settings)
     temporary = service.folder / "tmp"
     temporary.mkdir()
     service.env["TMPDIR"] = str(temporary)
@@ -284,7 +284,7 @@ def test_a_worker_that_hangs_does_not_keep_the_service_from_ending(redis: RedisS
     ids=["it is killed", "the service is told to stop"],
 )
 def test_while_the_first_worker_starts(end: object, status: int) -> None:
-    with ConveyorCommand("--workers", "2") as service:
+    with ConveyorCommand("--workers", "2", model_trial_s=0) as service:
         service.stop()
         service.start(wait=False)
         assert wait_until(lambda: bool(workers_of(service)), 10)

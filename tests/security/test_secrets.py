@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.api.wire import readings, stream, stream_at
 from tests.security.credentials import ALL, AUDIENCE, ISSUER, Issuer, KeyRing, bearer
-from tests.servers import ConveyorCommand, RedisServer, wait_until
+from tests.servers import ConveyorServer, RedisServer, wait_until
 
 ROW = readings(1)[0]
 
@@ -26,7 +26,7 @@ def test_a_whole_run_with_all_that_can_be_logged_shows_no_secret(
     token, late = issuer.token(*ALL), issuer.token(*ALL, lasts_s=-100)
     foreign = issuer.token(*ALL, tenant="a:b")
     credentials = [key, revoked, expired, token, late, foreign, "a-password-sent-by-mistake", key + "x", token + "x"]
-    service = ConveyorCommand(
+    service = ConveyorServer(
         "--access-log",
         redis_url=redis.url,
         api_keys=ring.path,

@@ -92,7 +92,7 @@ class Ending:
 
 @asynccontextmanager
 async def served(**settings: object) -> AsyncIterator[Ending]:
-    given = Settings.model_validate({"redis_url": "memory://", **settings})
+    given = Settings.model_validate({"redis_url": "memory://", "model_trial_s": 0, **settings})
     config = Config(create_app(given), given)
     config.load()
     made = Server(config)
