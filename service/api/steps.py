@@ -44,8 +44,11 @@ async def many_steps(request: Request) -> Response:
     if not services.engine.admit(tenant):
         await services.engine.enter(tenant)
     sent, wanted = of_request(request.scope["headers"])
-    steps = _addressed(sent, await body_of(request), services.limits.max_frame_steps)
-    begun = begin(services, submitter(request), tenant, steps, wanted)
+    content = await body_of(request)
+    # What is decoded is not kept until the answer: it is freed at a fraction of the cost while it is in the caches.
+    begun = begin(
+        services, submitter(request), tenant, _addressed(sent, content, services.limits.max_frame_steps), wanted
+    )
     while (undone := begun.undone()) is not None:
         await asyncio.wait({undone})
     return Encoded(wanted.encode({"results": wanted.fragment(begun.answer())}), wanted.media_type)
