@@ -40,7 +40,8 @@ def _conveyor(scenario: str) -> Cell:
     return scenario, CONVEYOR
 
 
-# Measured right beside the scenarios that are compared with it: minutes later the machine may be another.
+# Measured right beside the scenarios that are compared with it: minutes later the machine may be another. It has two
+# messages in flight; scenarios that have one are not held to a share of it (docs/decisions/0324).
 _FRAMES_SCRIPT: Cell = ("frame-256-msgpack-script", REDIS)
 _TWO_SOCKETS_SCRIPT: Cell = ("frame-2x256-msgpack-script", REDIS)
 _CALLS_SCRIPT: Cell = ("batch-256-script", REDIS)
@@ -57,17 +58,17 @@ COMPARISONS = (
     Comparison("WS frame of 256 / commit script", _conveyor("frame-256"), _FRAMES_SCRIPT),
     *(
         comparison
-        for name, told, script in (
-            ("frame-256-msgpack", "msgpack", _FRAMES_SCRIPT),
-            ("frame-256x2-msgpack", "msgpack, 2 in flight", _FRAMES_SCRIPT),
-            ("frame-2x256-msgpack", "msgpack, 2 sockets", _TWO_SOCKETS_SCRIPT),
+        for name, told, script, goal in (
+            ("frame-256-msgpack", "msgpack", _FRAMES_SCRIPT, None),
+            ("frame-256x2-msgpack", "msgpack, 2 in flight", _FRAMES_SCRIPT, Goal(0.6, 0.9)),
+            ("frame-2x256-msgpack", "msgpack, 2 sockets", _TWO_SOCKETS_SCRIPT, Goal(0.6, 0.9)),
         )
         for comparison in (
-            Comparison(f"the same, {told}", _conveyor(name), script, Goal(0.6, 0.9)),
+            Comparison(f"the same, {told}", _conveyor(name), script, goal),
             Comparison(f"the same, {told}, steps/s", _conveyor(name), None, Goal(25_000, 25_000)),
         )
     ),
-    Comparison("POST /v1/steps of 256 / commit script", _conveyor("batch-256"), _CALLS_SCRIPT, Goal(0.5, 0.8)),
+    Comparison("POST /v1/steps of 256 / commit script", _conveyor("batch-256"), _CALLS_SCRIPT),
     Comparison("the same, 2 connections", _conveyor("batch-256x2"), _CALLS_SCRIPT, Goal(0.5, 0.8)),
     Comparison("the same, msgpack, 2 connections", _conveyor("batch-256x2-msgpack"), _CALLS_SCRIPT, Goal(0.5, 0.8)),
     Comparison("A chunk of 512 / single steps, one socket", _conveyor("ws-chunk-512"), _conveyor("ws-1"), Goal(40, 80)),
@@ -78,7 +79,6 @@ COMPARISONS = (
         "1,000,000 live sessions, each read from Redis first / 1,000",
         _conveyor("sessions-1000000-read"),
         _conveyor("sessions-1000-read"),
-        Goal(0.9, 1.0),
     ),
     Comparison("50,000 live sessions / 1,000", _conveyor("sessions-50000"), _conveyor("sessions-1000")),
     Comparison("Two workers / one", _conveyor("workers-2"), _conveyor("workers-1")),
