@@ -35,11 +35,11 @@ FULL = Effort(
 QUICK = Effort(
     rounds=1,
     warm_up_s=0.1,
-    seconds=0.4,
+    seconds=0.3,
     alone_s=0.04,
     population=50_000,
-    population_rounds=2,
-    population_s=0.2,
+    population_rounds=1,
+    population_s=0.3,
     sockets=500,
 )
 """Enough to see that everything works, and roughly how fast; its p99.9 is not worth reading."""

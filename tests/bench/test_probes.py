@@ -69,7 +69,7 @@ def test_sessions_set_in_bulk_are_the_services_own() -> None:
 
 
 def test_many_sessions_are_measured_read_first_and_remembered() -> None:
-    small = msgspec.structs.replace(SMALL, population=2 * FEW, population_rounds=1)
+    small = msgspec.structs.replace(SMALL, population=2 * FEW)
     found = [found for _, found in crowd.probe(small)]
     measured = [each for each in found if isinstance(each, Measurement)]
     names = ["sessions-2000-read", "sessions-1000-read", "sessions-2000", "sessions-1000"]
