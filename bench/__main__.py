@@ -62,7 +62,7 @@ def bench(
 def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
     started = time.monotonic()
     failures: list[Failure] = []
-    rounds: list[Round] = []
+    rounds = [Round() for _ in range(max(effort.rounds, effort.population_rounds))]
     scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
     parts = list(PARTS) if ALONE in chosen else []
     total = effort.rounds * sum(len(scenario.subjects) + scenario.script_beside for scenario in scenarios)
@@ -84,9 +84,7 @@ def _run(effort: Effort, chosen: list[str], console: Console) -> Run:
 def _keep(outcome: Outcome, number: int, rounds: list[Round], failures: list[Failure]) -> None:
     if isinstance(outcome, Failure):
         failures.append(outcome)
-        return
-    rounds += [Round() for _ in range(len(rounds), number)]
-    if isinstance(outcome, Measurement):
+    elif isinstance(outcome, Measurement):
         rounds[number - 1].measurements.append(outcome)
     else:
         rounds[number - 1].readings.append(outcome)

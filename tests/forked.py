@@ -15,6 +15,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import cast
 
+from tests.process import REPOSITORY
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["service.serving"])
 
@@ -25,8 +27,8 @@ class Forked:
     It can do what a `subprocess.Popen` can that `tests.process.Server` asks for.
     """
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
-        self._process = _CONTEXT.Process(target=_run, args=(arguments, environment, folder, log))
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._process = _CONTEXT.Process(target=_run, args=(arguments, environment, log))
         self._process.start()
         self.pid = cast("int", self._process.pid)
 
@@ -45,14 +47,14 @@ class Forked:
                 os.kill(self.pid, number)
 
 
-def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> None:
+def _run(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
     os.setsid()
-    os.chdir(folder)
+    os.chdir(REPOSITORY)
     os.environ.clear()
     os.environ.update(environment)
     with Path(os.devnull).open() as nothing, log.open("ab") as output:
         os.dup2(nothing.fileno(), 0)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # uvicorn hands its number on to workers
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
             cast("TextIOWrapper", stream).reconfigure(line_buffering=True)

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,21 +81,6 @@ class Process(Protocol):
     def send_signal(self, number: signal.Signals, /) -> None: ...
 
 
-def begin(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
-    """Begin a command in the repository; what it prints is added to `log`."""
-    with log.open("ab") as output:
-        # A session of its own: Ctrl-C in the terminal is for pytest, which then ends the server in order.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=REPOSITORY,
-            start_new_session=True,
-        )
-
-
 class Server:
     """A process with a log and a folder of its own. Subclasses say what runs and how it is known to be ready."""
 
@@ -116,7 +101,17 @@ class Server:
         return dict(os.environ)
 
     def _begin(self) -> Process:
-        return begin(self._command(), self._environment(), self._log)
+        with self._log.open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal is for pytest, which then ends the server in order.
+            return subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
 
     def is_ready(self) -> bool:
         """Whether it answers that it is ready, now."""

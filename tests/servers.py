@@ -21,7 +21,7 @@ import redis
 
 from service.adapters.redis_binary import candidates
 from tests.forked import Forked
-from tests.process import REPOSITORY, Process, Server, ServerFailed, begin, free_port, wait_until
+from tests.process import REPOSITORY, Process, Server, ServerFailed, free_port, wait_until
 
 __all__ = [
     "REPOSITORY",
@@ -142,6 +142,8 @@ class ConveyorServer(Server):
     `model_trial_s`, models are not tried out first.
     """
 
+    defaults: ClassVar[dict[str, object]] = {"model_trial_s": 0}
+
     def __init__(self, *args: str, port: int | None = None, **settings: object):
         super().__init__()
         self.args = args
@@ -149,8 +151,6 @@ class ConveyorServer(Server):
         # Its own data folder, so that a private redis-server never meets another test's.
         named = {"data_dir": self.folder / "data", **self.defaults, **settings}
         self.env = {f"CONVEYOR_{key.upper()}": str(value) for key, value in named.items()}
-
-    defaults: ClassVar[dict[str, object]] = {"model_trial_s": 0}
 
     @property
     def url(self) -> str:
@@ -164,7 +164,7 @@ class ConveyorServer(Server):
         return ["serve", "--host", "127.0.0.1", "--port", str(self.port), *self.args]
 
     def _begin(self) -> Process:
-        return Forked(self._arguments(), self._environment(), REPOSITORY, self._log)
+        return Forked(self._arguments(), self._environment(), self._log)
 
     def _environment(self) -> dict[str, str]:
         outer = {key: value for key, value in os.environ.items() if not key.startswith("CONVEYOR_")}
@@ -189,5 +189,4 @@ class ConveyorCommand(ConveyorServer):
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "service", *self._arguments()]
 
-    def _begin(self) -> Process:
-        return begin(self._command(), self._environment(), self._log)
+    _begin = Server._begin
