@@ -28,7 +28,7 @@ FULL = Effort(
     seconds=1.0,
     alone_s=0.25,
     population=1_000_000,
-    population_rounds=15,
+    population_rounds=12,
     population_s=0.4,
     sockets=10_000,
 )

@@ -1,6 +1,7 @@
 """The engine where others write too, and where the store fails: whose state counts, and what a step is told."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from service.core.errors import (
     StoreUnavailable,
 )
 from service.core.record import encode
-from service.core.session import ModelRef, Result, Session, Timestep
+from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
 from service.engine import Engine
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
-from tests.engines import MODELS, CountingStore, key, one, outcomes
+from tests.engines import MODELS, CountingStore, key, one, opened, outcomes
 
 
 async def test_a_writer_elsewhere_is_noticed_and_its_state_taken_over(
@@ -168,3 +169,37 @@ async def test_a_broken_record_that_a_commit_brings_back_is_not_run(
     with pytest.raises(InvalidRecord):
         await engine.step(key(), one())
     assert await store.load([key()]) == [broken]
+
+
+class Twin(SessionKey):
+    """A session whose hash is that of all the others of this class."""
+
+    def __hash__(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize("count", [2, 8], ids=["as turns", "side by side"])
+async def test_sessions_of_one_hash_are_not_mistaken_for_one_another(
+    engine: Engine, sessions: Sessions, store: CountingStore, models: ModelRepository, count: int
+) -> None:
+    """What is remembered is found by a hash, so what is found may be another's. Nobody is told what came of that."""
+    names = [str(i) for i in range(count)]
+    twins = [Twin("t", f"twin {name}") for name in names]
+    await opened(sessions, *names)
+    for twin in twins:
+        await sessions.open(twin, "hotspot", ttl_s=None)
+
+    async def told(by: Engine, keys: Sequence[SessionKey], step: int) -> list[Result]:
+        sent = [one(step if i % 2 else None, shift=i) for i in range(count)]
+        return await asyncio.gather(*(by.submit(key, each) for key, each in zip(keys, sent, strict=True)))
+
+    elsewhere = Engine(store, models, PrometheusObserver())  # which reads all of them at once
+    for step in range(1, 9):
+        by = elsewhere if step in (4, 5, 6) else engine
+        expected, found = await told(by, [key(name) for name in names], step), await told(by, twins, step)
+        assert [result.step for result in found] == [step] * count
+        for one_twin, another in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one_twin.outputs["hot_spot"], another.outputs["hot_spot"])
+    with pytest.raises(SessionNotFound):
+        await engine.step(Twin("t", "gone"), one())
+    await elsewhere.close()

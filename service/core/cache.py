@@ -18,9 +18,9 @@ from service.core.roster import Roster
 from service.core.session import SessionKey
 from service.core.slab import Slab
 
-BESIDE = 320
-"""Bytes that are counted for a session beside its record: what a process grew by beyond the records, for each of a
-million sessions with ids of 36 characters, and a little more (docs/decisions/0476)."""
+BESIDE = 144
+"""Bytes that are counted for a session beside its record: what a process grew by beyond the records, for each of up to
+a million sessions, and a little more (docs/decisions/0478)."""
 
 _FEWEST = 256
 _ROW_BITS = 40

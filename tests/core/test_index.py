@@ -1,6 +1,7 @@
 """Numbers for sessions, beside a dictionary of keys."""
 
 import gc
+import random
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,7 +10,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.core.index import Index
 from service.core.session import SessionKey
 
+
+class Crowding(SessionKey):
+    """A session whose hash is its id, far to the left: all of them belong into one bucket of a table of any size."""
+
+    def __hash__(self) -> int:
+        return int(self.session_id) << 40
+
+
+class Twin(SessionKey):
+    """A session whose hash is that of all others of this class."""
+
+    def __hash__(self) -> int:
+        return 7
+
+
 KEYS = [SessionKey(tenant, session_id) for tenant in ("one", "other") for session_id in ("a", "b", "c")]
+KEYS += [Crowding("one", str(i)) for i in range(20)]
 
 
 class Indexing(RuleBasedStateMachine):
@@ -66,3 +83,31 @@ def test_the_collector_has_nothing_to_follow() -> None:
         assert index.add(SessionKey(f"tenant-{number}", "a")) == number
     gc.collect()
     assert len(gc.get_objects()) - before < 50
+
+
+def test_it_grows_and_knows_everybody_still() -> None:
+    index, drawn = Index(), random.Random(1)
+    held: dict[SessionKey, int] = {}
+    for i in range(20_000):
+        key = SessionKey("tenant", str(i))
+        held[key] = index.add(key)
+        if i % 3 == 0:
+            gone = drawn.choice(list(held)[-50:])
+            index.remove(held.pop(gone))
+            assert index.get(gone) is None
+    assert len(set(held.values())) == len(index) == len(held)
+    assert index.numbers(list(held)).tolist() == list(held.values())
+    assert [index.get(key) for key in held] == list(held.values())
+    strangers = [SessionKey("other", key.session_id) for key in held]
+    assert set(index.numbers(strangers).tolist()) == {-1}
+
+
+def test_of_two_with_one_hash_the_first_is_found() -> None:
+    index, one, other, third = Index(), Twin("t", "one"), Twin("t", "other"), Twin("t", "third")
+    assert [index.add(one), index.add(other)] == [0, 1]
+    assert index.numbers([one, other, SessionKey("t", "one")]).tolist() == [0, 0, -1]
+    index.remove(0)
+    assert (index.get(one), index.get(other), len(index)) == (None, None, 1)
+    assert index.add(third) == 0
+    index.remove(1)
+    assert (index.numbers([other, third]).tolist(), len(index)) == ([0, 0], 1)
