@@ -8,10 +8,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 from bench.growth_page import by_line
 from bench.sweeps import Sweep
 
+_FLAT = 4
+"""What differs by less than so many times has its axis from zero on: on a logarithmic one there would hardly be numbers."""
 _COLOURS = ("#0b6e99", "#d98324", "#5aa9c7", "#eab676")
 
 
@@ -24,8 +27,13 @@ def plot(sweep: Sweep, path: Path) -> None:
         axes.plot(sizes, [median(values[x]) for x in sizes], "o-", color=colour, markersize=4, label=series)
         axes.vlines(sizes, [values[x][0] for x in sizes], [values[x][-1] for x in sizes], color=colour, linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
     axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+    rates = [point.measurement.steps_per_s for point in sweep.points]
+    if max(rates) < _FLAT * min(rates):
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel(sweep.x_label)
