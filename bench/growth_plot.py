@@ -14,7 +14,7 @@ from bench.growth_page import by_line
 from bench.sweeps import Sweep
 
 _FLAT = 4
-"""What differs by less than so many times has its axis from zero on: on a logarithmic one there would hardly be numbers."""
+"""What differs by less than so many times has an axis from zero on: a logarithmic one would have hardly any numbers."""
 _COLOURS = ("#0b6e99", "#d98324", "#5aa9c7", "#eab676")
 
 
