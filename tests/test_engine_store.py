@@ -24,7 +24,7 @@ from service.core.session import ModelRef, Result, Session, SessionKey, Timestep
 from service.engine import Engine
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
-from tests.engines import MODELS, CountingStore, key, one, opened, outcomes
+from tests.engines import MODELS, CountingStore, Twin, key, one, opened, outcomes
 
 
 async def test_a_writer_elsewhere_is_noticed_and_its_state_taken_over(
@@ -169,13 +169,6 @@ async def test_a_broken_record_that_a_commit_brings_back_is_not_run(
     with pytest.raises(InvalidRecord):
         await engine.step(key(), one())
     assert await store.load([key()]) == [broken]
-
-
-class Twin(SessionKey):
-    """A session whose hash is that of all the others of this class."""
-
-    def __hash__(self) -> int:
-        return 7
 
 
 @pytest.mark.parametrize("count", [2, 8], ids=["as turns", "side by side"])

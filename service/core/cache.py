@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.columns import Layout, Rows
-from service.core.index import Index
+from service.core.index import Index, twice_as_long
 from service.core.recency import Recency
 from service.core.record import life_of
 from service.core.roster import Roster
@@ -262,7 +262,7 @@ class RecordCache:
         self._slabs[slab.layout] = self._numbered[slab.number] = slab  # not yet, or no longer, where it has no others
         entry = self._index.add(key)
         if entry == len(self._places):
-            self._places = np.concatenate([self._places, np.empty_like(self._places)])
+            self._places = twice_as_long(self._places)
         self._places[entry] = slab.number << _ROW_BITS | slab.add(entry)
         self._used += _cost(slab.layout)
 

@@ -37,7 +37,7 @@ class Index:
     """
 
     def __init__(self) -> None:
-        self._hash_of: NDArray[np.int64] = np.full(_AT_ONCE, _FREE, np.int64)
+        self._hash_of: NDArray[np.int64] = np.empty(_AT_ONCE, np.int64)
         """By number."""
         self._made = 0
         self._free: list[int] = []
@@ -86,7 +86,7 @@ class Index:
             number = self._made
             self._made += 1
             if number == len(self._hash_of):
-                self._hash_of = np.concatenate([self._hash_of, np.full_like(self._hash_of, _FREE)])
+                self._hash_of = twice_as_long(self._hash_of)
             if number >= _FILL * (self._buckets + self._parted):
                 self._part()
         self._give(number, hash(key))
@@ -144,10 +144,10 @@ class Index:
         self._parted += _AT_ONCE
         if self._parted == self._buckets:
             self._buckets, self._parted = 2 * self._buckets, 0
-            self._set_up(_twice_as_long(self._hashes), _twice_as_long(self._numbers))
+            self._set_up(twice_as_long(self._hashes), twice_as_long(self._numbers))
 
 
-def _twice_as_long(rows: NDArray[Any]) -> NDArray[Any]:
+def twice_as_long(rows: NDArray[Any]) -> NDArray[Any]:
     """Return rows with room for as many more behind them, in memory that takes none before it is written to."""
     longer = np.empty((2 * len(rows), *rows.shape[1:]), rows.dtype)
     longer[: len(rows)] = rows

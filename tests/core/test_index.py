@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.core.index import Index
 from service.core.session import SessionKey
+from tests.engines import Twin
 
 
 class Crowding(SessionKey):
@@ -16,13 +17,6 @@ class Crowding(SessionKey):
 
     def __hash__(self) -> int:
         return int(self.session_id) << 40
-
-
-class Twin(SessionKey):
-    """A session whose hash is that of all others of this class."""
-
-    def __hash__(self) -> int:
-        return 7
 
 
 KEYS = [SessionKey(tenant, session_id) for tenant in ("one", "other") for session_id in ("a", "b", "c")]
