@@ -13,6 +13,7 @@ from bench import population
 from bench.alone import AloneJob
 from bench.load import DRAIN_S, Job, Load
 from bench.once import send_once
+from bench.page_cache import let_go
 from bench.process import REPOSITORY
 from bench.reference import MODEL, MODEL_NAME, rows, verify
 from bench.scenarios import ENGINE, PARTS, REDIS, REDIS_SPLIT, Scenario
@@ -73,6 +74,7 @@ def measure(
         server_pid=server.pid,
         redis_pid=servers.redis.pid,
     )
+    let_go(servers.redis.folder)
     load = run_beside("bench.load", job, Load, warm_up_s + seconds)
     verified = 0
     if seeded:
@@ -97,6 +99,7 @@ def measure_alone(
         warm_up_s=warm_up_s,
         seconds=seconds,
     )
+    let_go(servers.redis.folder)
     module = f"bench.baselines.{ENGINE if part == ENGINE else REDIS}"
     loads = run_beside(module, job, list[Load], len(batches) * (warm_up_s + seconds))
     return [

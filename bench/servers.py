@@ -40,6 +40,11 @@ class Redis(msgspec.Struct, frozen=True):
     def url(self) -> str:
         return f"unix://{self.socket}"
 
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.socket.parent
+
 
 class Server(msgspec.Struct, frozen=True):
     """A subject that runs, over its `model`.

@@ -17,6 +17,7 @@ from service.core.turn import Turn
 from service.frame import frames
 from service.pending import Pending, StepBatch, StepTurn, refuse
 from service.planner import Groups, Planner, not_found
+from service.prefetch import Prefetch
 from service.ran import Ran
 from service.runner import Runner
 from service.succession import Succession, held_back
@@ -40,6 +41,7 @@ class Pipeline:
         self._planner = Planner(store, models, observer, cache, self._trust, clock)
         self._runner = Runner(models, observer, cache, clock)
         self._succession = Succession()
+        self._prefetch = Prefetch(store, cache)
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
@@ -68,8 +70,10 @@ class Pipeline:
         ]
 
     async def _go_through(self, batch: StepBatch, sent: Callable[[], None]) -> None:
-        runs, work = self._plan(batch)
+        runs, work, announced = self._plan(batch)
         try:
+            if announced:
+                await asyncio.sleep(0)  # that goes on its way to the store
             if len(runs) == 1 and not work:  # there is nothing beside it
                 if (ran := await runs[0]()) is not None:
                     self._loop.call_soon(self._meanwhile, ran)  # when it has gone to the store
@@ -116,8 +120,12 @@ class Pipeline:
     def _refuse(self, steps: Iterable[Pending], error: ConveyorError) -> None:
         refuse(steps, error, self._observer)
 
-    def _plan(self, batch: StepBatch) -> tuple[list[_Run], list[asyncio.Task[None]]]:
-        """Return the runs that a batch needs. What has to be read first is on its way then."""
+    def _plan(self, batch: StepBatch) -> tuple[list[_Run], list[asyncio.Task[None]], bool]:
+        """Return the runs that a batch needs. What has to be read first is on its way then.
+
+        Returns also whether the first run's sessions have been announced to the store.
+        """
+        announced = False
         runs: list[_Run] = []
         work: list[Coroutine[Any, Any, None]] = []
         again = batch.again
@@ -130,12 +138,14 @@ class Pipeline:
         for abreast in lined:
             planned, missing = self._planner.plan_abreast(abreast)
             for sheet in planned:
-                runs += [partial(self._runner.sheet, sheet.part(rows), again) for rows in _parts(len(sheet.abreast))]
+                parts = [sheet.part(rows) for rows in _parts(len(sheet.abreast))]
+                announced = announced or (not (runs or work) and self._prefetch.announce(parts[0].abreast.keys))
+                runs += [partial(self._runner.sheet, part, again) for part in parts]
             if missing is not None:
                 work += [self._read_abreast(batch, missing[rows]) for rows in _parts(len(missing))]
         for (layout, _), group in groups.items():
             runs += [partial(self._runner.turns, layout, group[rows], again) for rows in _parts(len(group))]
-        return runs, [self._loop.create_task(each) for each in work]
+        return runs, [self._loop.create_task(each) for each in work], announced
 
     async def _read_turns(self, batch: StepBatch, turns: Sequence[StepTurn]) -> None:
         if batch.early:
@@ -174,7 +184,8 @@ class Pipeline:
         verdicts: Sequence[Lost | ConveyorError | None]
         started = self._clock()
         try:
-            verdicts = await self._store.commit(writes)
+            with self._prefetch:
+                verdicts = await self._store.commit(writes)
         except ConveyorError as error:
             verdicts = [error] * len(writes)  # what became of the exchange became of all that it carried, and no more
         except BaseException as error:

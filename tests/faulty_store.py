@@ -65,6 +65,9 @@ class FaultyStore:
             for made, commit in zip(verdicts, commits, strict=True)
         ]
 
+    def prefetch(self, keys: Sequence[SessionKey]) -> None:
+        self._store.prefetch(keys)
+
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         fate = self._written()
         if fate in (Fate.FULL, Fate.REFUSED):

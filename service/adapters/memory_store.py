@@ -22,6 +22,9 @@ class MemoryStore:
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         return [self._commit(commit) for commit in commits]
 
+    def prefetch(self, keys: Sequence[SessionKey]) -> None:
+        """Do nothing: they are at hand."""
+
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         if (stored := self._live(key)) is None:
             self._put(key, record)

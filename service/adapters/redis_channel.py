@@ -91,6 +91,11 @@ class Channel(asyncio.Protocol):
         self._transport.write(command)
         return await future
 
+    def send(self, command: bytes) -> None:
+        """Send a packed command whose reply nobody waits for."""
+        self._waiting.append((_NOBODY, _UNTIMED))
+        self._transport.write(command)
+
     async def exchange_all(self, commands: Sequence[bytes]) -> list[Any]:
         """Send packed commands in one piece; return for each its reply, or what `exchange` would raise."""
         future: asyncio.Future[list[Any]] = self._loop.create_future()
@@ -157,8 +162,22 @@ class _Replies:
     set_exception = set_result
 
 
+class _Nobody:
+    """In the place of who waits for a reply."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class _Untimed:
-    """In the place of a timer: the last of several commands has one for all."""
+    """In the place of a timer: the last of several commands has one for all, and one that nobody waits for has none."""
 
     def cancel(self) -> None: ...
 

@@ -66,6 +66,9 @@ class RedisClusterStore:
         outcomes = await self._spread(writes, _tag_of_write, write)
         return unpacked([_made(outcome, commit) for outcome, commit in zip(outcomes, commits, strict=True)])
 
+    def prefetch(self, keys: Sequence[SessionKey]) -> None:
+        """Do nothing: a call for each hash tag would cost more than it saves."""
+
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         call = partial(self._create.packed, 1, 2, create_bulks(key, record))
         (outcome,) = await self._cluster.send([Call(tag_of(key), call(), partial(call, by_source=True))])

@@ -93,6 +93,15 @@ class RedisLink:
         """Send a command whose repetition does no harm, of arguments that are packed already, see `bulk`."""
         return await self._insist(packed(command, bulks))
 
+    def send(self, script: Script, keys: int, bulks: Sequence[bytes]) -> None:
+        """Call a script of which nobody wants to know what it says, if there is a connection.
+
+        It goes by its source: nobody would hear that the server does not know it.
+        """
+        channel = self._connector.channel
+        if channel is not None and not channel.closed:
+            channel.send(script.packed(keys, 0, bulks, by_source=True))
+
     async def call_once(self, *command: Any) -> Any:
         """Send a command; return the reply."""
         try:

@@ -53,7 +53,7 @@ _names: WeakKeyDictionary[Roster, bytes] = WeakKeyDictionary()
 """Those of the sessions of rosters that come again, as they go over the wire, as long as these are remembered."""
 
 
-def _key_bulks(keys: Sequence[SessionKey]) -> bytes:
+def key_bulks(keys: Sequence[SessionKey]) -> bytes:
     """Return many names one after the other."""
     if not isinstance(keys, Roster) or not keys.comes_again:
         return b"".join(map(key_bulk, keys))
@@ -76,8 +76,11 @@ def commit_bulks(commits: Sequence[Commit], values: Sequence[bytes]) -> list[byt
     return bulks
 
 
-def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
-    """Return what `commit_bulks` does, for writes that lie side by side: where they are alike, so do the arguments."""
+def write_bulks(writes: Writes, names: bytes) -> Sequence[bytes | memoryview]:
+    """Return what `commit_bulks` does, for writes that lie side by side: where they are alike, so do the arguments.
+
+    `names` are the `key_bulks` of their sessions.
+    """
     records = writes.records
     lives = records[:, TTL_SLICE]
     if len(writes) > 1 and (lives != lives[0]).any():
@@ -96,7 +99,7 @@ def write_bulks(writes: Writes) -> Sequence[bytes | memoryview]:
     for part, (start, end) in zip(heads, pairwise(starts), strict=True):
         arguments[:, start:end] = part
     arguments[:, value.stop :] = tail
-    return _key_bulks(writes.keys), arguments.data
+    return names, arguments.data
 
 
 def _bytes(text: bytes) -> Rows:

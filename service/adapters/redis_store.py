@@ -15,6 +15,7 @@ from service.adapters.redis_records import (
     demoted,
     doubted,
     key_bulk,
+    key_bulks,
     redis_key,
     unpacked,
     verdict,
@@ -44,6 +45,8 @@ class RedisStore:
         """For what else this Redis keeps, beside sessions."""
         self._commit = Script("commit")
         self._create = Script("create")
+        self._prefetch = Script("prefetch")
+        self._prefetched: tuple[Sequence[SessionKey], bytes] = (), b""
         self._description = description or f"Redis at {shown(url)}"
         self._source = Source(["", 0], _is_position, self._scan, self.load)
 
@@ -51,9 +54,18 @@ class RedisStore:
         values: list[bytes | None] = await self._certain(self._link.many(b"MGET", [key_bulk(key) for key in keys]))
         return unpack(values)
 
+    def prefetch(self, keys: Sequence[SessionKey]) -> None:
+        names = key_bulks(keys)
+        self._prefetched = keys, names
+        self._link.send(self._prefetch, len(keys), [names])
+
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         doubt: NotConfirmed | None = None
-        bulks = write_bulks(commits) if isinstance(commits, Writes) else commit_bulks(commits, commit_values(commits))
+        if isinstance(commits, Writes):
+            keys, names = self._prefetched
+            bulks = write_bulks(commits, names if keys is commits.keys else key_bulks(commits.keys))
+        else:
+            bulks = commit_bulks(commits, commit_values(commits))
         try:
             replies, repeated = await self._link.run(self._commit, len(commits), 3 * len(commits), bulks)
         except NotConfirmed as error:

@@ -70,6 +70,13 @@ class StateStore(Protocol):
         """
         ...
 
+    def prefetch(self, keys: Sequence[SessionKey]) -> None:
+        """Be told that these sessions are about to be written. Nothing depends on it; a store may do nothing.
+
+        Never waits, and never raises.
+        """
+        ...
+
     async def create(self, key: SessionKey, record: bytes) -> bytes | None:
         """Keep a record under a key that is free. Returns None, or the record that is there already.
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from service.adapters.redis_link import RedisLink
+from service.adapters.redis_link import RedisLink, Script, bulk
 from service.core.errors import OutcomeUnknown, StoreUnavailable
 from tests.proxy import Proxy
 from tests.servers import RedisServer, redis_binaries
@@ -56,6 +56,22 @@ async def test_a_late_reply_ends_all_that_is_in_flight_and_the_connection(link: 
         with pytest.raises(OutcomeUnknown, match="no reply within 1 s"):
             await task
     assert await connection_id(link) != before
+
+
+async def test_what_nobody_waits_for_is_answered_in_its_turn(link: RedisLink) -> None:
+    script = Script("prefetch")
+    link.send(script, 1, [bulk(b"a")])  # there is no connection yet
+    await link.call("RPUSH", "list", "1")
+    for i in range(3):
+        link.send(script, 2, [bulk(b"nothing"), bulk(b"list")])  # of the wrong type
+        assert (await link.call("ECHO", str(i))).value == str(i).encode()
+    late = asyncio.create_task(link.call_once("BLPOP", "nothing", 0))
+    await asyncio.sleep(0)
+    link.send(script, 1, [bulk(b"a")])
+    with pytest.raises(OutcomeUnknown, match="no reply within 1 s"):
+        await late
+    link.send(script, 1, [bulk(b"a")])  # on the connection that was closed then
+    assert (await link.call("ECHO", "next")).value == b"next"
 
 
 async def test_what_is_no_reply_ends_the_connection(server: RedisServer) -> None:

@@ -150,6 +150,18 @@ async def test_a_large_batch_is_read_and_written_in_its_order(store: StateStore,
     assert await store.load(keys) == [session(i + 1) if i % 3 else None for i in range(300)]
 
 
+async def test_what_is_announced_is_neither_changed_nor_made(store: StateStore, tenant: str) -> None:
+    keys = [SessionKey(tenant, str(i)) for i in range(100)]
+    for key in keys[:-1]:
+        await store.create(key, session())
+    for step in range(3):
+        store.prefetch(keys)
+        verdicts = await store.commit([commit(key, session(step), session(step + 1)) for key in keys])
+        assert verdicts == [None] * 99 + [Lost(None)]
+    store.prefetch(keys)
+    assert await store.load(keys) == [session(3)] * 99 + [None]
+
+
 async def test_a_successor_of_the_same_name_is_not_confused_with_it(store: StateStore, key: SessionKey) -> None:
     await store.create(key, session(0, epoch=1))
     await store.delete(key)
