@@ -1,7 +1,7 @@
 """A batch's way: plan, run, commit, answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from service.planner import Groups, Planner, not_found
 from service.prefetch import Prefetch
 from service.ran import Ran
 from service.runner import Runner
-from service.succession import Succession, held_back
+from service.succession import Succession, held_back, without, without_abreast
 
 _Run = Callable[[], Awaitable[Ran | None]]
 
@@ -131,8 +131,8 @@ class Pipeline:
         again = batch.again
         lined, turns = line_up(batch)
         if batch.early and (held := held_back(batch)):
-            turns = _without(held, turns, again)
-            lined = [_without_abreast(held, abreast, again) for abreast in lined]
+            turns = without(held, turns, again)
+            lined = [without_abreast(held, abreast, again) for abreast in lined]
         groups, unread = self._planner.plan(turns)
         work += [self._read_turns(batch, unread[rows]) for rows in _parts(len(unread))]
         for abreast in lined:
@@ -149,13 +149,13 @@ class Pipeline:
 
     async def _read_turns(self, batch: StepBatch, turns: Sequence[StepTurn]) -> None:
         if batch.early:
-            turns = _without(await self._held_back(batch), turns, batch.again)
+            turns = without(await self._held_back(batch), turns, batch.again)
         if turns:
             await self._run_read(batch, [], await self._planner.read(turns))
 
     async def _read_abreast(self, batch: StepBatch, abreast: Abreast) -> None:
         if batch.early:
-            abreast = _without_abreast(await self._held_back(batch), abreast, batch.again)
+            abreast = without_abreast(await self._held_back(batch), abreast, batch.again)
         if len(abreast):
             await self._run_read(batch, *await self._planner.read_abreast(abreast))
 
@@ -246,16 +246,3 @@ def _parts(count: int) -> Iterator[slice]:
     parts = min(max(1, round(count / _PART)), count)
     for i in range(parts):
         yield slice(i * count // parts, (i + 1) * count // parts)
-
-
-def _without(held: Collection[SessionKey], turns: Sequence[StepTurn], again: list[StepTurn]) -> list[StepTurn]:
-    """Return the turns of other sessions; those of these are to be made again."""
-    again += [turn for turn in turns if turn.key in held]
-    return [turn for turn in turns if turn.key not in held]
-
-
-def _without_abreast(held: Collection[SessionKey], abreast: Abreast, again: list[StepTurn]) -> Abreast:
-    """Do what `_without` does for timesteps side by side."""
-    rows = [i for i, key in enumerate(abreast.keys) if key in held]
-    again += abreast.turns(rows)
-    return abreast.pick([i for i, key in enumerate(abreast.keys) if key not in held])

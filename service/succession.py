@@ -7,10 +7,12 @@ or made again before what has to be made again of the first.
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 
+from service.abreast import Abreast
 from service.core.record import VERSION_SLICE
 from service.core.session import SessionKey
-from service.pending import StepBatch
+from service.pending import StepBatch, StepTurn
 from service.ran import Ran
 
 
@@ -54,3 +56,16 @@ class Succession:
 def held_back(batch: StepBatch) -> set[SessionKey]:
     """Return the sessions of which something is known that has to be made again before any of this batch."""
     return set(batch.owed) if batch.before is None else {turn.key for turn in batch.before.again}
+
+
+def without(held: Collection[SessionKey], turns: Sequence[StepTurn], again: list[StepTurn]) -> list[StepTurn]:
+    """Return the turns of other sessions; those of these are to be made again."""
+    again += [turn for turn in turns if turn.key in held]
+    return [turn for turn in turns if turn.key not in held]
+
+
+def without_abreast(held: Collection[SessionKey], abreast: Abreast, again: list[StepTurn]) -> Abreast:
+    """Do what `without` does for timesteps side by side."""
+    rows = [i for i, key in enumerate(abreast.keys) if key in held]
+    again += abreast.turns(rows)
+    return abreast.pick([i for i, key in enumerate(abreast.keys) if key not in held])
