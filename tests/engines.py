@@ -83,3 +83,9 @@ def told(frame: Frame) -> list[Result | ConveyorError]:
             assert start + row not in found, "each ends once"
             found[start + row] = Result(step, {name: output[row] for name, output in outputs.items()})
     return [found[i] for i in range(len(frame))]
+
+
+async def ended(frame: Frame) -> list[Result | ConveyorError]:
+    """Return what became of each of a frame's timesteps."""
+    await asyncio.wait_for(asyncio.shield(frame.ended), 10)
+    return told(frame)

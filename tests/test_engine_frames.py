@@ -17,7 +17,7 @@ from service.engine import Engine
 from service.frame import Frame
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
-from tests.engines import CountingStore, X, key, one, told
+from tests.engines import CountingStore, X, ended, key, one
 
 KEYS = [key(i) for i in range(8)]
 
@@ -30,12 +30,6 @@ def submitted(
     frame = engine.submit_frame(keys, x, np.array(numbers or [0] * len(keys), np.uint64))
     assert frame is not None
     return frame
-
-
-async def ended(frame: Frame) -> list[Result | ConveyorError]:
-    """Return what became of each of a frame's timesteps."""
-    await asyncio.wait_for(asyncio.shield(frame.ended), 10)
-    return told(frame)
 
 
 def codes(outcomes: Sequence[Result | ConveyorError]) -> list[object]:

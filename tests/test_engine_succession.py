@@ -19,10 +19,10 @@ from service.engine import Engine
 from service.frame import Frame
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
-from tests.engines import CountingStore, key, one
+from tests.engines import CountingStore, ended, key, one
 from tests.proxy import Proxy
 from tests.servers import RedisServer
-from tests.test_engine_frames import KEYS, codes, create, ended, submitted
+from tests.test_engine_frames import KEYS, codes, create, submitted
 
 
 class Near(MemoryStore):

@@ -1,6 +1,5 @@
 """What is about to be written is announced to the store: when that is of use, and only then."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from service.engine import Engine
 from service.prefetch import FEWEST, MANY, Prefetch
 from service.sessions import Sessions
 from tests.adapters.graphs import accumulator, save
-from tests.engines import CountingStore, key, told
+from tests.engines import CountingStore, ended, key
 
 KEYS = [key(i) for i in range(2 * FEWEST)]
 
@@ -76,8 +75,7 @@ async def test_the_engine_announces_what_it_runs(
     for step in range(1, 4):
         frame = engine.submit_frame(KEYS, np.ones((len(KEYS), 2)), np.zeros(len(KEYS), np.uint64))
         assert frame is not None
-        await asyncio.wait_for(asyncio.shield(frame.ended), 10)
-        for outcome in told(frame):
+        for outcome in await ended(frame):
             assert not isinstance(outcome, ConveyorError)
             assert (outcome.step, outcome.outputs["total"].tolist()) == (step, [step, step])
         told_of.append(store.told.copy())

@@ -37,8 +37,7 @@ class Connector:
     def __init__(
         self, url: str, *, timeout_s: float, durability: Durability = "none", clock: Clock = time.monotonic
     ) -> None:
-        self.channel: Channel | None = None
-        """The connection, if it was not closed meanwhile."""
+        self._channel: Channel | None = None
         self.guard: Guard | None = None
         """What has to follow commands on it."""
         self.patience_s = PATIENCE * timeout_s
@@ -52,13 +51,19 @@ class Connector:
         self._probing: asyncio.Task[None] | None = None
         self._wanted_at = clock()
 
+    @property
+    def channel(self) -> Channel | None:
+        """The connection, if there is one and it was not closed meanwhile."""
+        channel = self._channel
+        return None if channel is None or channel.closed else channel
+
     async def open(self) -> Channel:
         """Return a connection that is not known to be dead. Raises `StoreUnavailable`."""
         self._wanted_at = self._clock()
         if self._probing is not None and self._breaker.is_open:
             await asyncio.wait([self._probing], timeout=self._breaker.patience_s)
         async with self._opening:
-            if self.channel is not None and not self.channel.closed:
+            if self.channel is not None:
                 return self.channel
             if self._breaker.is_open:
                 raise StoreUnavailable(_SILENT)
@@ -72,14 +77,14 @@ class Connector:
 
     def late(self, channel: Channel) -> None:
         """Be told that an exchange was not answered in time."""
-        if channel is self.channel and channel.closed:  # else another one has taken its place since
+        if channel is self._channel and channel.closed:  # else another one has taken its place since
             self._give_up(self.patience_s)
 
     def leave(self) -> None:
         """Use another connection from now on; what is in flight is still answered."""
-        if (channel := self.channel) is None:
+        if (channel := self._channel) is None:
             return
-        self.channel = None
+        self._channel = None
         self._left.add(channel)
 
         def close() -> None:
@@ -93,7 +98,7 @@ class Connector:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
-        for channel in {self.channel, *self._left}:
+        for channel in {self._channel, *self._left}:
             if channel is not None:
                 channel.close()
         await self._dial.close()
@@ -108,10 +113,10 @@ class Connector:
             except BaseException:
                 channel.close()
                 raise
-        if self.channel is not None and not self.channel.closed:  # a probe and a call have met
+        if self.channel is not None:  # a probe and a call have met
             channel.close()
             return self.channel
-        self.channel, self.guard = channel, guard
+        self._channel, self.guard = channel, guard
         return channel
 
     def _give_up(self, patience_s: float) -> None:

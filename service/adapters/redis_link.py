@@ -98,8 +98,7 @@ class RedisLink:
 
         It goes by its source: nobody would hear that the server does not know it.
         """
-        channel = self._connector.channel
-        if channel is not None and not channel.closed:
+        if (channel := self._connector.channel) is not None:
             channel.send(script.packed(keys, 0, bulks, by_source=True))
 
     async def call_once(self, *command: Any) -> Any:
@@ -118,9 +117,7 @@ class RedisLink:
         tags whose keys the server is believed to serve, one at least, for what has to follow the commands. With
         `within_s` no reply is waited for longer than that. Raises `StoreUnavailable`: none was sent.
         """
-        channel = self._connector.channel
-        if channel is None or channel.closed:
-            channel = await self._connector.open()
+        channel = self._connector.channel or await self._connector.open()
         guard = self._connector.guard
         behind = () if guard is None else guard.behind(next(fences))
         try:
@@ -171,9 +168,7 @@ class RedisLink:
                 lost = error if isinstance(error, OutcomeUnknown) else None
 
     async def _exchange(self, command: bytes, guarded: bool = True, within_s: float | None = None) -> Any:
-        channel = self._connector.channel
-        if channel is None or channel.closed:
-            channel = await self._connector.open()
+        channel = self._connector.channel or await self._connector.open()
         try:
             if guarded and self._connector.guard is not None:
                 return await asyncio.wait_for(_guarded(channel, command, self._connector.guard), within_s)

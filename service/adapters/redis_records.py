@@ -76,15 +76,15 @@ def commit_bulks(commits: Sequence[Commit], values: Sequence[bytes]) -> list[byt
     return bulks
 
 
-def write_bulks(writes: Writes, names: bytes) -> Sequence[bytes | memoryview]:
-    """Return what `commit_bulks` does, for writes that lie side by side: where they are alike, so do the arguments.
+def write_arguments(writes: Writes) -> memoryview | None:
+    """Return the arguments that `commit_bulks` does, side by side as the writes are, or None where these are not alike.
 
-    `names` are the `key_bulks` of their sessions.
+    The keys before them are `key_bulks`.
     """
     records = writes.records
     lives = records[:, TTL_SLICE]
     if len(writes) > 1 and (lives != lives[0]).any():
-        return commit_bulks(writes, commit_values(writes))
+        return None
     packing = packing_of(records)
     size = records.shape[1] if packing is None else packing.packed_size
     heads = _bytes(_VERSION_HEAD), writes.versions, _bytes(_value_head(size))
@@ -95,11 +95,11 @@ def write_bulks(writes: Writes, names: bytes) -> Sequence[bytes | memoryview]:
     if packing is None:
         arguments[:, value] = records
     elif not packing.pack(records, arguments[:, value]).all():
-        return commit_bulks(writes, commit_values(writes))
+        return None
     for part, (start, end) in zip(heads, pairwise(starts), strict=True):
         arguments[:, start:end] = part
     arguments[:, value.stop :] = tail
-    return names, arguments.data
+    return arguments.data
 
 
 def _bytes(text: bytes) -> Rows:

@@ -19,7 +19,7 @@ from service.adapters.redis_records import (
     redis_key,
     unpacked,
     verdict,
-    write_bulks,
+    write_arguments,
 )
 from service.adapters.redis_url import shown
 from service.core.errors import ConveyorError, OutcomeUnknown, StoreUnavailable
@@ -61,10 +61,8 @@ class RedisStore:
 
     async def commit(self, commits: Sequence[Commit]) -> list[Lost | ConveyorError | None]:
         doubt: NotConfirmed | None = None
-        if isinstance(commits, Writes):
-            keys, names = self._prefetched
-            bulks = write_bulks(commits, names if keys is commits.keys else key_bulks(commits.keys))
-        else:
+        bulks = self._write_bulks(commits) if isinstance(commits, Writes) else None
+        if bulks is None:
             bulks = commit_bulks(commits, commit_values(commits))
         try:
             replies, repeated = await self._link.run(self._commit, len(commits), 3 * len(commits), bulks)
@@ -110,6 +108,14 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._link.close()
+
+    def _write_bulks(self, writes: Writes) -> Sequence[bytes | memoryview] | None:
+        """Return what `commit_bulks` does, if the writes are alike. What was made for `prefetch` is not made again."""
+        arguments = write_arguments(writes)
+        if arguments is None:
+            return None
+        keys, names = self._prefetched
+        return names if keys is writes.keys else key_bulks(writes.keys), arguments
 
     async def _scan(self, position: list[Any], pattern: str, count: int) -> Scanned:
         """Scan on. A position is a server's run and its cursor, which means nothing to another run of the server."""
